@@ -1,0 +1,1 @@
+"""The PostgreSQL seam: pools, named queries and migrations."""

@@ -1,0 +1,42 @@
+"""Applies the migrations in ``migrations/`` in order, each once, all in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+
+from perennial.errors import StoreError
+from perennial.storage.queries import load
+
+
+def migrations() -> list[tuple[str, str]]:
+    """Name and text of every shipped migration, in order."""
+    folder = resources.files("perennial.storage").joinpath("migrations")
+    files = sorted(item for item in folder.iterdir() if item.name.endswith(".sql"))  # type: ignore[type-var]
+    return [(item.name, item.read_text(encoding="utf-8")) for item in files]
+
+
+def migrate(url: str) -> list[str]:
+    """Bring the database of ``url`` (owner role) up to date; returns the names applied now, none when it was.
+
+    Safe to call from two processes at once (an advisory lock orders them). A shipped file that changed after it
+    was applied is a StoreError: make a new migration instead.
+    """
+    import psycopg
+
+    sql = load("perennial.storage")
+    fresh: list[str] = []
+    with psycopg.connect(url) as connection:
+        connection.execute(sql["lock"])
+        connection.execute(sql["make_ledger"])
+        done: dict[str, str] = dict(connection.execute(sql["applied"]).fetchall())
+        for name, text in migrations():
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            if name in done:
+                if done[name] != digest:
+                    raise StoreError(f"migration {name} changed after it was applied; put the change into a new file")
+                continue
+            connection.execute(text)
+            connection.execute(sql["record"], (name, digest))
+            fresh.append(name)
+    return fresh
