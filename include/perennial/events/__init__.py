@@ -1,0 +1,1 @@
+"""Where records come from: sources behind one protocol, each with parts and positions."""
