@@ -1,0 +1,1 @@
+"""From a foreign record to a durable row: checks, the buffer and its jobs, admission."""

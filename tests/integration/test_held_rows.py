@@ -1,0 +1,42 @@
+"""A person releases or drops rows that two trainings refused."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from perennial.ingest.aside import drop_held, release_held
+from perennial.storage.database import Database as Pool
+from tests.postgres_fixture import Database
+
+
+def _held(database: Database, reason: str, count: int) -> None:
+    with psycopg.connect(database.superuser) as connection:
+        for number in range(count):
+            connection.execute(
+                "INSERT INTO perennial.examples (example_id, agent, task, state, uncertainty, importance, priority, source, content_digest,"
+                " input_digest, created_at, refusals, reason) VALUES (gen_random_uuid(), 'scout', 't', 'held', 0.5, 0.5, 0, 'example',"
+                " sha256(%s::bytea), sha256(%s::bytea), now(), 2, %s)",
+                (f"{reason}{number}".encode(), f"{reason}{number}".encode(), reason),
+            )
+
+
+def _states(database: Database) -> dict[str, int]:
+    with psycopg.connect(database.superuser) as connection:
+        return dict(connection.execute("SELECT state::text, count(*) FROM perennial.examples GROUP BY 1").fetchall())
+
+
+@pytest.mark.req("D9", "J110")
+def test_released_rows_are_ready_again_and_rows_of_a_rare_label_keep_waiting(database: Database) -> None:
+    _held(database, "held: a slice fell", 3)
+    _held(database, "new_label_waiting", 2)
+    assert release_held(Pool(database.app), "scout") == 3
+    assert _states(database) == {"ready": 3, "held": 2}
+    assert release_held(Pool(database.app), "scout") == 0
+
+
+@pytest.mark.req("D9", "J110")
+def test_dropped_rows_stay_in_the_books(database: Database) -> None:
+    _held(database, "held: a slice fell", 3)
+    assert drop_held(Pool(database.app), "scout", "editor") == 3
+    assert _states(database) == {"evicted": 3}
