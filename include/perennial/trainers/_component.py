@@ -1,0 +1,125 @@
+"""What a trainer leaves in a component's folder: component.json, head.safetensors, fisher.safetensors; and how it is
+read back.
+
+No times and no paths go into these files, so equal training gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from perennial.domain.words import TaskKind
+from perennial.errors import TrainingError, UntrustedBundle
+from perennial.trainers._head import Floats
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Component:
+    """The record of one trained task. ``seen`` counts all rows that it ever learned from; ``spread`` belongs to score
+    tasks.
+    """
+
+    trainer: Mapping[str, Any]  # {"key": ..., "settings": {...}}
+    agent: str
+    task: str
+    kind: TaskKind
+    labels: tuple[str, ...]
+    encoder: Mapping[str, Any]  # {"name": ..., "digest": ..., "tuned": bool, "dimension": int}
+    mode: str
+    seed: int
+    seen: int
+    rows: Mapping[str, int]
+    label_rows: tuple[int, ...]  # rows ever seen by label
+    temperature: float = 1.0
+    spread: tuple[tuple[float, float], ...] = ()  # (mean squared residual, rows behind it) at each knot
+    started_from: str = ""  # digest of the champion's head file; empty for a first training
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Saved:
+    """A component as read: its record, ``theta`` and diagonal Fisher (both [dimension + 1, outputs]), and the head
+    file's digest.
+    """
+
+    record: Component
+    theta: Floats
+    fisher: Floats
+    digest: str
+
+
+def write(folder: Path, record: Component, theta: Floats, fisher: Floats) -> None:
+    """Write the three files into an empty folder."""
+    (folder / "component.json").write_text(
+        json.dumps(asdict(record), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n",
+        encoding="utf-8",
+    )
+    save_file(_tensors(theta), folder / "head.safetensors")
+    save_file(_tensors(fisher), folder / "fisher.safetensors")
+
+
+def read(folder: Path) -> Saved:
+    """Read and check what ``write`` wrote; UntrustedBundle when the files do not hold together."""
+    try:
+        raw = json.loads((folder / "component.json").read_text(encoding="utf-8"))
+        record = _record(raw)
+        theta, fisher = _matrix(folder / "head.safetensors"), _matrix(folder / "fisher.safetensors")
+        digest = _digest(folder / "head.safetensors")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UntrustedBundle(
+            f"the component in {folder.name[:64]!r} is not readable ({type(error).__name__}); fetch the version again or roll back"
+        ) from error
+    outputs = len(record.labels) if record.kind is TaskKind.CLASSIFICATION else 1
+    shape = (int(record.encoder["dimension"]) + 1, outputs)
+    if (
+        len(record.label_rows) != outputs
+        or theta.shape != shape
+        or fisher.shape != shape
+        or not (np.isfinite(theta).all() and np.isfinite(fisher).all())
+    ):
+        raise UntrustedBundle(
+            f"the head in {folder.name[:64]!r} does not fit its own record; fetch the version again or roll back"
+        )
+    return Saved(record=record, theta=theta, fisher=fisher, digest=digest)
+
+
+def check_empty(out: Path) -> None:
+    """A TrainingError unless ``out`` is an empty folder: files of an earlier attempt must not slip into a bundle."""
+    if not out.is_dir() or any(out.iterdir()):
+        raise TrainingError(f"the output folder {out.name[:64]!r} is missing or not empty; give each attempt a new one")
+
+
+def _record(raw: dict[str, Any]) -> Component:
+    if raw.get("format") != FORMAT:
+        raise ValueError(f"format {raw.get('format')!r}")
+    raw = {**raw, "kind": TaskKind(raw["kind"]), "labels": tuple(raw["labels"])}
+    raw["label_rows"] = tuple(int(count) for count in raw["label_rows"])
+    raw["spread"] = tuple((float(square), float(rows)) for square, rows in raw["spread"])
+    return Component(**raw)
+
+
+def _tensors(matrix: Floats) -> dict[str, Any]:
+    return {
+        "weight": np.ascontiguousarray(matrix[:-1], dtype=np.float32),  # [dimension, outputs]
+        "bias": np.ascontiguousarray(matrix[-1], dtype=np.float32),  # [outputs]
+    }
+
+
+def _matrix(path: Path) -> Floats:
+    tensors = load_file(path)
+    return np.vstack([tensors["weight"], tensors["bias"][None]]).astype(np.float64)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
