@@ -1,0 +1,1 @@
+"""Who decided what, on which data, and why: a record that is only ever added to."""

@@ -1,0 +1,399 @@
+"""The append-only record of releases, alias moves, verdicts and approvals: the last word on what serves and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from perennial.domain.model import SemanticVersion
+from perennial.errors import RegistryError, VersionExists
+from perennial.registry.manifest import Manifest
+from perennial.registry.rows import Alias, AliasMove, Approval, Decision, Release, StoredReport, Validation
+from perennial.storage.database import Database
+from perennial.storage.queries import load
+
+
+class Ledger(Protocol):
+    """What happened to the releases of every agent. Rows are only ever added."""
+
+    def reserve_order(self) -> int:
+        """The next place in the order of all releases; taken before signing, since it is signed. Gaps are harmless."""
+        ...
+
+    def next_version(self, agent: str, part: str) -> str:
+        """The version after the highest one ever released, for a change of ``part`` (major, minor, patch).
+
+        First 1.0.0.
+        """
+        ...
+
+    def record_version(self, manifest: Manifest, *, digest: str, uri: str, mlflow_run_id: str | None) -> Release:
+        """Publish: from here on the version exists. The same bytes again change nothing and return the row there is.
+
+        Raises VersionExists when the name belongs to other bytes, or the order is not above the agent's last one;
+        then make a new version. Raises IncompleteManifest before anything is written.
+        """
+        ...
+
+    def version(self, agent: str, version: str) -> Release | None:
+        """One release."""
+        ...
+
+    def version_of_job(self, job_id: UUID | str) -> Release | None:
+        """What a job released, if it did."""
+        ...
+
+    def versions(self, agent: str) -> tuple[Release, ...]:
+        """All releases of an agent, newest first."""
+        ...
+
+    def agents(self) -> tuple[str, ...]:
+        """Agents that have a release."""
+        ...
+
+    def newest_unserved(self, agent: str) -> Release | None:
+        """The newest release, when it has met no rollout yet.
+
+        An older one that was passed over never comes back here.
+        """
+        ...
+
+    def champion(self, agent: str) -> str | None:
+        """The version that serves."""
+        ...
+
+    def candidate(self, agent: str) -> str | None:
+        """The version on its way."""
+        ...
+
+    def move_alias(
+        self,
+        agent: str,
+        alias: Alias | str,
+        version: str | None,
+        *,
+        actor: str,
+        reason: str,
+        job_id: UUID | None = None,
+    ) -> bool:
+        """Point an alias at a released version, or take it away (None). False, and no row, when it points there now.
+
+        Raises RegistryError when the ledger does not know the version.
+        """
+        ...
+
+    def moves(self, agent: str, limit: int = 100) -> tuple[AliasMove, ...]:
+        """The last moves of both aliases, newest first."""
+        ...
+
+    def served_at(self, agent: str, time: datetime) -> AliasMove | None:
+        """Which version was champion at a moment, since when, and who decided; None before the first."""
+        ...
+
+    def add_gate_report(
+        self, *, agent: str, job_id: UUID, attempt: int, content_digest: str, action: str, report: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Keep the verdict on one attempt and return the report that is stored. A repeat returns the first one.
+
+        Raises RegistryError when the stored verdict of this attempt is about other bytes or says something else.
+        """
+        ...
+
+    def gate_report(self, job_id: UUID) -> StoredReport | None:
+        """The verdict on the latest attempt of a job."""
+        ...
+
+    def gate_reports(self, agent: str, limit: int = 20) -> tuple[StoredReport, ...]:
+        """The latest verdicts of an agent, newest first."""
+        ...
+
+    def add_approval(
+        self, *, agent: str, job_id: UUID, content_digest: str, decision: Decision | str, actor: str, comment: str = "",
+        hours: float = 72.0,
+    ) -> None:  # fmt: skip
+        """Write a person's decision on exactly these bytes; it lapses after ``hours`` on the store's clock."""
+        ...
+
+    def live_approval(self, job_id: UUID, content_digest: str) -> Approval | None:
+        """The last decision on these bytes, when it is an approval that has not lapsed."""
+        ...
+
+    def add_validation(
+        self, *, agent: str, job_id: UUID, attempt: int, task: str, success: bool, report: Mapping[str, Any]
+    ) -> None:
+        """Keep what validation said of one task.
+
+        A repeat changes nothing, another outcome for it is a RegistryError.
+        """
+        ...
+
+    def validations(self, job_id: UUID) -> tuple[Validation, ...]:
+        """What validation said about a job, all attempts."""
+        ...
+
+
+def following_version(known: Iterable[str], part: str) -> str:
+    """The version after the highest of the known ones.
+
+    >>> following_version(["1.0.0", "1.10.2", "1.9.9"], "minor"), following_version([], "patch")
+    ('1.11.0', '1.0.0')
+    """
+    versions = [SemanticVersion.parse(version) for version in known]
+    return str(max(versions).bump(part)) if versions else "1.0.0"
+
+
+def version_part(*, batch: bool, new_labels: bool, new_base: bool) -> str:
+    """Which part of the version a training moves: new labels or another base model major, a batch minor, else patch.
+
+    >>> version_part(batch=True, new_labels=False, new_base=False)
+    'minor'
+    """
+    if new_labels or new_base:
+        return "major"
+    return "minor" if batch else "patch"
+
+
+class PostgresLedger:
+    """The ledger in PostgreSQL, where triggers and privileges refuse every change of a row."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sql = load("perennial.registry")
+
+    def reserve_order(self) -> int:
+        """See ``Ledger``."""
+        row = self._one("reserve_order", {})
+        if row is None:
+            raise RegistryError("the ledger gave no order; run `perennial migrate`")
+        return int(row["reserved"])
+
+    def next_version(self, agent: str, part: str) -> str:
+        """See ``Ledger``."""
+        return following_version((row["version"] for row in self._all("version_names", {"agent": agent})), part)
+
+    def record_version(self, manifest: Manifest, *, digest: str, uri: str, mlflow_run_id: str | None) -> Release:
+        """See ``Ledger``."""
+        from psycopg.types.json import Jsonb
+
+        manifest.check_complete()
+        values = {
+            "order": manifest.order, "agent": manifest.agent, "version": manifest.version, "digest": digest,
+            "base_version": manifest.base_version, "job_id": manifest.job_id, "uri": uri,
+            "mlflow_run_id": mlflow_run_id, "manifest": Jsonb(manifest.as_dict()),
+        }  # fmt: skip
+        with self._database.connection() as connection:
+            connection.execute(self._sql["lock_agent"], values)
+            clashes = connection.execute(self._sql["clashes"], values).fetchall()
+            check_clashes(manifest, digest, clashes)
+            connection.execute(self._sql["record_version"], values)
+            found = connection.execute(self._sql["version"], values).fetchone()
+        return _release(found, manifest)
+
+    def version(self, agent: str, version: str) -> Release | None:
+        """See ``Ledger``."""
+        return _maybe_release(self._one("version", {"agent": agent, "version": version}))
+
+    def version_of_job(self, job_id: UUID | str) -> Release | None:
+        """See ``Ledger``."""
+        return _maybe_release(self._one("version_of_job", {"job_id": str(job_id)}))
+
+    def versions(self, agent: str) -> tuple[Release, ...]:
+        """See ``Ledger``."""
+        return tuple(_row_release(row) for row in self._all("versions", {"agent": agent}))
+
+    def agents(self) -> tuple[str, ...]:
+        """See ``Ledger``."""
+        return tuple(row["agent"] for row in self._all("agents", {}))
+
+    def newest_unserved(self, agent: str) -> Release | None:
+        """See ``Ledger``."""
+        return _maybe_release(self._one("newest_unserved", {"agent": agent}))
+
+    def champion(self, agent: str) -> str | None:
+        """See ``Ledger``."""
+        return self._alias(agent, Alias.CHAMPION)
+
+    def candidate(self, agent: str) -> str | None:
+        """See ``Ledger``."""
+        return self._alias(agent, Alias.CANDIDATE)
+
+    def _alias(self, agent: str, alias: Alias) -> str | None:
+        row = self._one("alias", {"agent": agent, "alias": alias.value})
+        return None if row is None else row["version"]
+
+    def move_alias(
+        self,
+        agent: str,
+        alias: Alias | str,
+        version: str | None,
+        *,
+        actor: str,
+        reason: str,
+        job_id: UUID | None = None,
+    ) -> bool:
+        """See ``Ledger``."""
+        values = {
+            "agent": agent, "alias": Alias(alias).value, "version": version, "actor": actor, "reason": reason,
+            "job_id": job_id,
+        }  # fmt: skip
+        with self._database.connection() as connection:
+            connection.execute(self._sql["lock_agent"], values)
+            if version is not None and connection.execute(self._sql["version"], values).fetchone() is None:
+                raise unknown_version(agent, version)
+            now = connection.execute(self._sql["alias"], values).fetchone()
+            if (now["version"] if now else None) == version:
+                return False
+            connection.execute(self._sql["move_alias"], values)
+        return True
+
+    def moves(self, agent: str, limit: int = 100) -> tuple[AliasMove, ...]:
+        """See ``Ledger``."""
+        return tuple(_move(row) for row in self._all("moves", {"agent": agent, "limit": limit}))
+
+    def served_at(self, agent: str, time: datetime) -> AliasMove | None:
+        """See ``Ledger``."""
+        row = self._one("served_at", {"agent": agent, "time": aware(time)})
+        return None if row is None or row["version"] is None else _move(row)
+
+    def add_gate_report(
+        self, *, agent: str, job_id: UUID, attempt: int, content_digest: str, action: str, report: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """See ``Ledger``."""
+        from psycopg.types.json import Jsonb
+
+        values = {
+            "agent": agent, "job_id": job_id, "attempt": attempt, "content_digest": content_digest,
+            "action": str(action), "report": Jsonb(dict(report)),
+        }  # fmt: skip
+        with self._database.connection() as connection:
+            connection.execute(self._sql["add_gate_report"], values)
+            stored = connection.execute(self._sql["gate_report_of_attempt"], values).fetchone()
+        return same_verdict(StoredReport(**stored) if stored else None, content_digest, str(action))
+
+    def gate_report(self, job_id: UUID) -> StoredReport | None:
+        """See ``Ledger``."""
+        row = self._one("gate_report", {"job_id": job_id})
+        return None if row is None else StoredReport(**row)
+
+    def gate_reports(self, agent: str, limit: int = 20) -> tuple[StoredReport, ...]:
+        """See ``Ledger``."""
+        return tuple(StoredReport(**row) for row in self._all("gate_reports", {"agent": agent, "limit": limit}))
+
+    def add_approval(
+        self, *, agent: str, job_id: UUID, content_digest: str, decision: Decision | str, actor: str, comment: str = "",
+        hours: float = 72.0,
+    ) -> None:  # fmt: skip
+        """See ``Ledger``."""
+        values = {
+            "agent": agent, "job_id": job_id, "content_digest": content_digest, "decision": Decision(decision).value,
+            "actor": named(actor), "comment": comment, "seconds": hours * 3600.0,
+        }  # fmt: skip
+        with self._database.connection() as connection:
+            connection.execute(self._sql["add_approval"], values)
+
+    def live_approval(self, job_id: UUID, content_digest: str) -> Approval | None:
+        """See ``Ledger``."""
+        row = self._one("live_approval", {"job_id": job_id, "content_digest": content_digest})
+        return None if row is None else Approval(**{**row, "decision": Decision(row["decision"])})
+
+    def add_validation(
+        self, *, agent: str, job_id: UUID, attempt: int, task: str, success: bool, report: Mapping[str, Any]
+    ) -> None:
+        """See ``Ledger``."""
+        from psycopg.types.json import Jsonb
+
+        values = {
+            "agent": agent, "job_id": job_id, "attempt": attempt, "task": task, "success": success,
+            "report": Jsonb(dict(report)),
+        }  # fmt: skip
+        with self._database.connection() as connection:
+            connection.execute(self._sql["add_validation"], values)
+            rows = connection.execute(self._sql["validations"], values).fetchall()
+        same_outcome([Validation(**row) for row in rows], attempt, task, success)
+
+    def validations(self, job_id: UUID) -> tuple[Validation, ...]:
+        """See ``Ledger``."""
+        return tuple(Validation(**row) for row in self._all("validations", {"job_id": job_id}))
+
+    def _one(self, name: str, values: Mapping[str, Any]) -> dict[str, Any] | None:
+        with self._database.connection() as connection:
+            return connection.execute(self._sql[name], values).fetchone()
+
+    def _all(self, name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        with self._database.connection() as connection:
+            return connection.execute(self._sql[name], values).fetchall()
+
+
+def check_clashes(manifest: Manifest, digest: str, clashes: Iterable[Mapping[str, Any]]) -> None:
+    """Raise VersionExists when a row that is there keeps this release out; the very same release is no clash."""
+    for row in clashes:
+        same = (row["version"], row["digest"], row["ordinal"]) == (manifest.version, digest, manifest.order)
+        if same:
+            return
+        if row["version"] == manifest.version:
+            raise VersionExists(
+                f"{manifest.agent} {manifest.version} was released with other bytes; take the next version"
+            )
+        raise VersionExists(
+            f"{manifest.agent} {row['version']} (order {row['ordinal']}) was released before this one (order "
+            f"{manifest.order}); reserve a new order and sign again"
+        )
+
+
+def same_verdict(stored: StoredReport | None, content_digest: str, action: str) -> dict[str, Any]:
+    """The stored report, when it is the verdict just reached."""
+    if stored is None or (stored.content_digest, stored.action) != (content_digest, action):
+        raise RegistryError(
+            "another verdict is stored for this attempt and is never changed; start a new attempt of the job"
+        )
+    return dict(stored.report)
+
+
+def same_outcome(stored: Iterable[Validation], attempt: int, task: str, success: bool) -> None:
+    """Raise RegistryError unless the stored validation of this task says the same."""
+    if not any((row.attempt, row.task, row.success) == (attempt, task, success) for row in stored):
+        raise RegistryError(
+            "another validation is stored for this attempt and is never changed; start a new attempt of the job"
+        )
+
+
+def unknown_version(agent: str, version: str) -> RegistryError:
+    """What to say about a version that was never released."""
+    return RegistryError(f"{agent} has no version {version}; `perennial models {agent}` lists what there is")
+
+
+def named(actor: str) -> str:
+    """A decision has an author; an anonymous one is refused."""
+    if not actor.strip():
+        raise RegistryError("a decision needs the name of who made it")
+    return actor
+
+
+def aware(time: datetime) -> datetime:
+    """Times carry their zone; one without it would be read in the server's."""
+    if time.tzinfo is None:
+        raise ValueError("the time has no zone; use datetime(..., tzinfo=UTC)")
+    return time
+
+
+def _release(row: Mapping[str, Any] | None, manifest: Manifest) -> Release:
+    if row is None:
+        raise VersionExists(
+            f"{manifest.agent} {manifest.version} could not be recorded; reserve a new order and sign again"
+        )
+    return _row_release(row)
+
+
+def _maybe_release(row: Mapping[str, Any] | None) -> Release | None:
+    return None if row is None else _row_release(row)
+
+
+def _row_release(row: Mapping[str, Any]) -> Release:
+    given = dict(row)
+    return Release(order=given.pop("ordinal"), **given)
+
+
+def _move(row: Mapping[str, Any]) -> AliasMove:
+    return AliasMove(**{**row, "alias": Alias(row["alias"])})

@@ -1,0 +1,100 @@
+"""What the ledger answers with: frozen rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from perennial.domain.model import ModelRef
+
+
+class Alias(StrEnum):
+    """The two names that point at a version of an agent."""
+
+    CHAMPION = "champion"
+    CANDIDATE = "candidate"
+
+
+class Decision(StrEnum):
+    """What a person says to a candidate that waits for an approval."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """One released version as the ledger knows it; ``digest`` pins its bytes and ``order`` its place in time."""
+
+    agent: str
+    version: str
+    digest: str
+    order: int
+    base_version: str | None
+    job_id: UUID | None
+    uri: str
+    mlflow_run_id: str | None
+    manifest: Mapping[str, Any]
+    created_at: datetime
+
+    @property
+    def ref(self) -> ModelRef:
+        """The name and the digest alone."""
+        return ModelRef(agent=self.agent, version=self.version, digest=self.digest)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AliasMove:
+    """One move of an alias: which version since when, by whom, and why. ``version`` None: the alias was taken away."""
+
+    agent: str
+    alias: Alias
+    version: str | None
+    actor: str
+    reason: str
+    job_id: UUID | None
+    moved_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredReport:
+    """A gate report, bound to the bytes that it judged."""
+
+    agent: str
+    job_id: UUID
+    attempt: int
+    content_digest: str
+    action: str
+    report: Mapping[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Approval:
+    """A person's decision on exactly these bytes, until it expires."""
+
+    agent: str
+    job_id: UUID
+    content_digest: str
+    decision: Decision
+    actor: str
+    comment: str
+    expires_at: datetime
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validation:
+    """What validation said about one task of one attempt: counts and row ids only."""
+
+    agent: str
+    job_id: UUID
+    attempt: int
+    task: str
+    success: bool
+    report: Mapping[str, Any]
+    created_at: datetime

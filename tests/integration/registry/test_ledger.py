@@ -1,0 +1,291 @@
+"""One contract for both ledgers, and what only PostgreSQL can promise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from perennial.errors import IncompleteManifest, RegistryError, StoreError, VersionExists
+from perennial.registry.ledger import Ledger, PostgresLedger
+from perennial.registry.manifest import Manifest
+from perennial.registry.memory import MemoryLedger
+from perennial.storage.database import Database as Pool
+from tests.postgres_fixture import Database
+from tests.unit.registry.samples import components, manifest
+
+PERSON = {"actor": "editor", "reason": "looked fine"}
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    if request.param == "memory":
+        yield MemoryLedger()
+        return
+    pool = Pool(request.getfixturevalue("database").app, max_size=16)
+    yield PostgresLedger(pool)
+    pool.close()
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Manifest:
+    return replace(manifest(components(tmp_path / "candidate")), gate_report_digest="d" * 64)
+
+
+def _record(ledger: Ledger, sample: Manifest, version: str, digest: str, **changes: object) -> Manifest:
+    base = None if version == "1.0.0" else "1.0.0"
+    made = replace(
+        sample, version=version, base_version=base, order=ledger.reserve_order(), job_id=str(uuid4()), **changes
+    )  # type: ignore[arg-type] # fmt: skip
+    ledger.record_version(made, digest=digest, uri=f"mlflow-artifacts:/{digest}", mlflow_run_id="run")
+    return made
+
+
+@pytest.mark.req("K30", "K31")
+def test_a_release_is_recorded_once_and_never_changed(ledger: Ledger, sample: Manifest) -> None:
+    first = _record(ledger, sample, "1.0.0", "a")
+    row = ledger.record_version(first, digest="a", uri="elsewhere", mlflow_run_id=None)  # a repeat
+    assert (row.version, row.digest, row.order, row.uri) == ("1.0.0", "a", first.order, "mlflow-artifacts:/a")
+    assert row.manifest == first.as_dict()
+    assert row.ref.digest == "a"
+    with pytest.raises(VersionExists, match="other bytes"):
+        ledger.record_version(replace(first, order=ledger.reserve_order()), digest="b", uri="", mlflow_run_id=None)
+    assert [release.digest for release in ledger.versions("scout")] == ["a"]
+    assert ledger.version_of_job(first.job_id) == row
+    assert ledger.version_of_job(UUID(first.job_id)) == row
+    assert ledger.version_of_job(uuid4()) is None
+    assert ledger.version("scout", "9.9.9") is None
+    assert ledger.agents() == ("scout",)
+
+
+@pytest.mark.req("K30")
+def test_an_incomplete_record_is_not_published(ledger: Ledger, sample: Manifest) -> None:
+    with pytest.raises(IncompleteManifest, match="code_digest"):
+        ledger.record_version(replace(sample, code_digest=""), digest="a", uri="", mlflow_run_id=None)
+    assert ledger.versions("scout") == ()
+
+
+@pytest.mark.req("K31")
+def test_orders_only_grow(ledger: Ledger, sample: Manifest) -> None:
+    early = ledger.reserve_order()
+    late = _record(ledger, sample, "1.0.0", "a")
+    assert late.order > early
+    older = replace(sample, version="1.0.1", base_version="1.0.0", order=early)
+    with pytest.raises(VersionExists, match="reserve a new order"):
+        ledger.record_version(older, digest="b", uri="", mlflow_run_id=None)
+    other_agent = replace(sample, agent="analyst", order=early)
+    ledger.record_version(other_agent, digest="c", uri="", mlflow_run_id=None)
+    with pytest.raises(VersionExists):
+        ledger.record_version(replace(sample, agent="third", order=late.order), digest="d", uri="", mlflow_run_id=None)
+
+
+@pytest.mark.req("K30")
+def test_versions_follow_the_highest(ledger: Ledger, sample: Manifest) -> None:
+    assert ledger.next_version("scout", "patch") == "1.0.0"
+    for version, digest in (("1.0.0", "a"), ("1.9.0", "b"), ("1.10.0", "c")):
+        _record(ledger, sample, version, digest)
+    assert [ledger.next_version("scout", part) for part in ("patch", "minor", "major")] == ["1.10.1", "1.11.0", "2.0.0"]
+    assert ledger.next_version("analyst", "major") == "1.0.0"
+    assert [release.version for release in ledger.versions("scout")] == ["1.10.0", "1.9.0", "1.0.0"]
+    with pytest.raises(ValueError, match="not one of"):
+        ledger.next_version("scout", "huge")
+
+
+@pytest.mark.req("K73")
+def test_versions_never_collide_under_concurrency(ledger: Ledger, sample: Manifest) -> None:
+    def release(number: int) -> str:
+        for attempt in range(60):
+            made = replace(
+                sample, version=ledger.next_version("scout", "patch"), base_version="0.9.0",
+                order=ledger.reserve_order(), job_id=str(uuid4()),
+            )  # fmt: skip
+            try:
+                ledger.record_version(made, digest=f"{number}-{attempt}", uri="", mlflow_run_id=None)
+            except VersionExists:
+                continue
+            return made.version
+        raise AssertionError("never got a version")
+
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(release, range(8)))
+    assert sorted(done) == [f"1.0.{number}" for number in range(8)]
+    orders = [row.order for row in ledger.versions("scout")]
+    assert orders == sorted(orders, reverse=True)
+
+
+@pytest.mark.req("K3", "S40")
+def test_what_served_when_and_who_decided(ledger: Ledger, sample: Manifest) -> None:
+    for version, digest in (("1.0.0", "a"), ("1.0.1", "b")):
+        _record(ledger, sample, version, digest)
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    moments = []
+    for version, actor in (("1.0.0", "perennial"), ("1.0.1", "editor"), ("1.0.0", "watch")):
+        assert ledger.move_alias("scout", "champion", version, actor=actor, reason=f"to {version}")
+        time.sleep(0.01)
+        moments.append(datetime.now(UTC))
+        time.sleep(0.01)
+    assert ledger.champion("scout") == "1.0.0"
+    served = [ledger.served_at("scout", moment) for moment in (before, *moments)]
+    assert [move and (move.version, move.actor, move.reason) for move in served] == [
+        None, ("1.0.0", "perennial", "to 1.0.0"), ("1.0.1", "editor", "to 1.0.1"), ("1.0.0", "watch", "to 1.0.0"),
+    ]  # fmt: skip
+    assert ledger.served_at("analyst", moments[-1]) is None
+    with pytest.raises(ValueError, match="no zone"):
+        ledger.served_at("scout", datetime(2026, 1, 1))
+
+
+def test_aliases_move_only_when_something_changes(ledger: Ledger, sample: Manifest) -> None:
+    _record(ledger, sample, "1.0.0", "a")
+    assert not ledger.move_alias("scout", "candidate", None, **PERSON)
+    assert ledger.move_alias("scout", "candidate", "1.0.0", **PERSON)
+    assert not ledger.move_alias("scout", "candidate", "1.0.0", **PERSON)
+    assert (ledger.candidate("scout"), ledger.champion("scout")) == ("1.0.0", None)
+    assert ledger.move_alias("scout", "candidate", None, **PERSON)
+    assert ledger.candidate("scout") is None
+    assert [move.version for move in ledger.moves("scout")] == [None, "1.0.0"]
+    assert len(ledger.moves("scout", limit=1)) == 1
+    with pytest.raises(RegistryError, match=r"no version 7\.0\.0"):
+        ledger.move_alias("scout", "champion", "7.0.0", **PERSON)
+    with pytest.raises(ValueError, match="canary"):
+        ledger.move_alias("scout", "canary", "1.0.0", **PERSON)
+
+
+def test_ten_writers_of_one_alias_leave_one_row(ledger: Ledger, sample: Manifest) -> None:
+    _record(ledger, sample, "1.0.0", "a")
+    with ThreadPoolExecutor(10) as pool:
+        moved = list(pool.map(lambda _: ledger.move_alias("scout", "champion", "1.0.0", **PERSON), range(10)))
+    assert sorted(moved) == [False] * 9 + [True]
+    assert len(ledger.moves("scout")) == 1
+
+
+def test_only_the_newest_release_waits_for_traffic(ledger: Ledger, sample: Manifest) -> None:
+    assert ledger.newest_unserved("scout") is None
+    for version, digest in (("1.0.0", "a"), ("1.0.1", "b"), ("1.0.2", "c")):
+        _record(ledger, sample, version, digest)
+    waiting = ledger.newest_unserved("scout")
+    assert waiting is not None
+    assert waiting.version == "1.0.2"
+    ledger.move_alias("scout", "champion", "1.0.2", **PERSON)
+    assert ledger.newest_unserved("scout") is None  # 1.0.1 was passed over and must not follow 1.0.2
+
+
+def test_a_verdict_is_stored_once_per_attempt(ledger: Ledger) -> None:
+    job, other = uuid4(), uuid4()
+    given = {"agent": "scout", "job_id": job, "attempt": 1, "content_digest": "x", "action": "hold"}
+    assert ledger.add_gate_report(**given, report={"summary": "first"}) == {"summary": "first"}
+    assert ledger.add_gate_report(**given, report={"summary": "second"}) == {"summary": "first"}
+    for change in ({"action": "pass"}, {"content_digest": "y"}):
+        with pytest.raises(RegistryError, match="never changed"):
+            ledger.add_gate_report(**{**given, **change}, report={})  # type: ignore[arg-type]
+    ledger.add_gate_report(**{**given, "attempt": 2, "action": "approve"}, report={"summary": "third"})  # type: ignore[arg-type]
+    found = ledger.gate_report(job)
+    assert found is not None
+    assert (found.attempt, found.action, found.content_digest, found.report) == (
+        2,
+        "approve",
+        "x",
+        {"summary": "third"},
+    )
+    assert ledger.gate_report(other) is None
+    assert [report.attempt for report in ledger.gate_reports("scout")] == [2, 1]
+
+
+@pytest.mark.req("K36", "K82")
+def test_an_approval_covers_these_bytes_until_it_lapses_or_is_taken_back(ledger: Ledger) -> None:
+    job = uuid4()
+
+    def decide(decision: str, *, digest: str = "x", hours: float = 1.0, actor: str = "editor") -> None:
+        ledger.add_approval(
+            agent="scout", job_id=job, content_digest=digest, decision=decision, actor=actor, comment="ok", hours=hours
+        )
+
+    assert ledger.live_approval(job, "x") is None
+    decide("approve")
+    live = ledger.live_approval(job, "x")
+    assert live is not None
+    assert (live.actor, live.comment) == ("editor", "ok")
+    assert ledger.live_approval(job, "other bytes") is None
+    assert ledger.live_approval(uuid4(), "x") is None
+    decide("reject")
+    assert ledger.live_approval(job, "x") is None
+    decide("approve")
+    assert ledger.live_approval(job, "x") is not None
+    decide("approve", hours=-1.0)  # a later word that has lapsed counts, not the earlier one
+    assert ledger.live_approval(job, "x") is None
+    with pytest.raises(RegistryError, match="name"):
+        decide("approve", actor=" ")
+    with pytest.raises(ValueError, match="maybe"):
+        decide("maybe")
+
+
+def test_validations_are_kept_per_task(ledger: Ledger) -> None:
+    job = uuid4()
+    given = {"agent": "scout", "job_id": job, "attempt": 1, "task": "news"}
+    ledger.add_validation(**given, success=False, report={"rows": 3})  # type: ignore[arg-type]
+    ledger.add_validation(**given, success=False, report={"rows": 4})  # type: ignore[arg-type]
+    ledger.add_validation(**{**given, "task": "tone"}, success=True, report={"rows": 5})  # type: ignore[arg-type]
+    with pytest.raises(RegistryError, match="never changed"):
+        ledger.add_validation(**given, success=True, report={"rows": 3})  # type: ignore[arg-type]
+    assert [(row.task, row.success, row.report) for row in ledger.validations(job)] == [
+        ("news", False, {"rows": 3}), ("tone", True, {"rows": 5}),
+    ]  # fmt: skip
+
+
+# PostgreSQL alone
+
+
+@pytest.mark.req("K31")
+@pytest.mark.parametrize("role", ["app", "owner", "admit"])
+def test_no_role_changes_or_deletes_a_row(role: str, database: Database, sample: Manifest) -> None:
+    pool = Pool(database.app)
+    ledger = PostgresLedger(pool)
+    _record(ledger, sample, "1.0.0", "a")
+    ledger.move_alias("scout", "champion", "1.0.0", **PERSON)
+    job = uuid4()
+    ledger.add_gate_report(agent="scout", job_id=job, attempt=1, content_digest="x", action="hold", report={})
+    ledger.add_approval(agent="scout", job_id=job, content_digest="x", decision="approve", actor="editor")
+    for statement in (
+        "UPDATE perennial.versions SET digest = 'evil'",
+        "DELETE FROM perennial.versions",
+        "UPDATE perennial.alias_moves SET actor = 'nobody'",
+        "DELETE FROM perennial.alias_moves",
+        "UPDATE perennial.gate_reports SET action = 'pass'",
+        "UPDATE perennial.approvals SET expires_at = 'infinity'",
+        "DELETE FROM perennial.approvals",
+    ):
+        with (
+            psycopg.connect(getattr(database, role)) as connection,
+            pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.RaiseException)),
+        ):
+            connection.execute(statement)  # type: ignore[call-overload]
+    assert [row.digest for row in ledger.versions("scout")] == ["a"]
+    pool.close()
+
+
+def test_a_version_with_a_rollout_row_has_met_traffic(database: Database, sample: Manifest) -> None:
+    pool = Pool(database.app)
+    ledger = PostgresLedger(pool)
+    _record(ledger, sample, "1.0.0", "a")
+    assert ledger.newest_unserved("scout") is not None
+    with pool.connection() as connection:
+        connection.execute(
+            "INSERT INTO perennial.rollouts (agent, version, plan, state, run_id) VALUES ('scout', '1.0.0', '{}', 'pending', 'r')"
+        )
+    assert ledger.newest_unserved("scout") is None
+    pool.close()
+
+
+def test_the_drivers_text_never_leaves_the_seam(database: Database, sample: Manifest) -> None:
+    pool = Pool(database.app)
+    broken = replace(sample, agent="sc\x00ut")
+    with pytest.raises(StoreError) as refused:
+        PostgresLedger(pool).record_version(broken, digest="a", uri="", mlflow_run_id=None)
+    assert "sc" not in str(refused.value).replace("PostgreSQL", "")
+    pool.close()
