@@ -1,0 +1,1 @@
+"""How a candidate meets traffic: the plan, the states, the verdicts, and the one place where they are written down."""

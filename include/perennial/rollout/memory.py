@@ -1,0 +1,262 @@
+"""``RolloutStore`` in memory: the twin that tests and benchmarks use. The same moves, under one lock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from statistics import quantiles
+from typing import Any
+
+from perennial.domain.words import Arm, RolloutAction, RolloutState
+from perennial.errors import RolloutError
+from perennial.rollout import machine, moves
+from perennial.rollout.machine import OPEN, Plan
+from perennial.rollout.moves import Change, Scene
+from perennial.rollout.rows import Answered, GatewayRow, JudgedInput, Outcome, RecentInput, RolloutRow, ServingRow
+from perennial.rollout.store import ALIVE_SECONDS, NEWEST, refusal
+from perennial.rollout.verdict import ArmStats
+
+
+class MemoryRollouts:
+    """Keeps everything in lists; ``clock`` is the store's clock. Loses all when the process ends."""
+
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._guard = threading.RLock()
+        self._rows: dict[int, RolloutRow] = {}
+        self._serving: dict[str, ServingRow] = {}
+        self._looks: list[tuple[int, dict[str, Any]]] = []
+        self.alias_moves: list[dict[str, Any]] = []
+        self.answers: list[tuple[datetime, Answered]] = []
+        self.outcomes: dict[Any, tuple[datetime, Outcome]] = {}
+        self.inputs: list[tuple[datetime, str, RecentInput]] = []
+        self.judged: list[tuple[datetime, str, str, JudgedInput]] = []  # at, agent, version
+        self.heartbeats: dict[tuple[str, str], tuple[datetime, GatewayRow]] = {}
+
+    def open(self, *, agent: str, version: str, plan: Plan, run_id: str) -> RolloutRow:
+        """See ``RolloutStore.open``."""
+        with self._guard:
+            known = self.of_run(run_id)
+            if known is not None:
+                return known
+            scene = self._scene(agent)
+            change = moves.opening(scene, version)
+            status = machine.begin(scene.now)
+            row = RolloutRow(
+                id=len(self._rows) + 1, agent=agent, version=version, previous=scene.serving.champion, plan=plan,
+                state=status.state, step=status.step, weight=status.weight, run_id=run_id, reason="",
+                started_at=scene.now, step_at=scene.now,
+            )  # fmt: skip
+            self._rows[row.id] = row
+            serving = replace(change.serving, rollout_id=row.id)
+            self._write(scene, replace(change, serving=serving), "perennial", f"rollout {row.id} began")
+            return row
+
+    def get(self, rollout_id: int) -> RolloutRow:
+        """See ``RolloutStore.get``."""
+        with self._guard:
+            if rollout_id not in self._rows:
+                raise RolloutError(f"there is no rollout {rollout_id}; `perennial models` lists what there is")
+            return self._rows[rollout_id]
+
+    def of_run(self, run_id: str) -> RolloutRow | None:
+        """See ``RolloutStore.of_run``."""
+        with self._guard:
+            return next((row for row in self._rows.values() if row.run_id == run_id), None)
+
+    def latest(self, agent: str) -> RolloutRow | None:
+        """See ``RolloutStore.latest``."""
+        with self._guard:
+            return next((row for row in reversed(self._rows.values()) if row.agent == agent), None)
+
+    def baking(self) -> list[RolloutRow]:
+        """See ``RolloutStore.baking``."""
+        with self._guard:
+            return [row for row in self._rows.values() if row.state is RolloutState.BAKING]
+
+    def begin_shadow(self, rollout_id: int) -> RolloutRow:
+        """See ``RolloutStore.begin_shadow``."""
+        return self._apply(rollout_id, moves.shadowing, actor="", reason="")
+
+    def set_step(self, rollout_id: int, *, step: int, weight: float, actor: str) -> RolloutRow:
+        """See ``RolloutStore.set_step``."""
+        reason = f"canary step {step + 1} at {weight:.0%}"
+        return self._apply(rollout_id, lambda scene, row: moves.stepping(scene, row, step, weight), actor, reason)
+
+    def promote_full(self, rollout_id: int, *, actor: str, reason: str) -> RolloutRow:
+        """See ``RolloutStore.promote_full``."""
+        return self._apply(rollout_id, moves.promoting, actor, reason)
+
+    def close(self, rollout_id: int) -> RolloutRow:
+        """See ``RolloutStore.close``."""
+        return self._apply(rollout_id, moves.finishing, actor="", reason="")
+
+    def revert(self, rollout_id: int, *, reason: str, actor: str) -> RolloutRow:
+        """See ``RolloutStore.revert``."""
+        return self._apply(rollout_id, lambda scene, row: moves.reverting(scene, row, reason), actor, reason)
+
+    def rollback(self, agent: str, version: str, *, actor: str, reason: str) -> ServingRow:
+        """See ``RolloutStore.rollback``."""
+        with self._guard:
+            scene = self._scene(agent)
+            self._write(scene, moves.rolling_back(scene, version, reason), actor, reason)
+            return self._serving[agent]
+
+    def previous_champion(self, agent: str) -> str | None:
+        """See ``RolloutStore.previous_champion``."""
+        with self._guard:
+            scene = self._scene(agent)
+            return scene.serving.previous or scene.before(scene.serving.champion)
+
+    def serving(self, agent: str) -> ServingRow:
+        """See ``RolloutStore.serving``."""
+        with self._guard:
+            return self._serving.get(agent, ServingRow(agent=agent))
+
+    def all_serving(self) -> list[ServingRow]:
+        """Every agent's row, for the twin of the gateway's store."""
+        with self._guard:
+            return list(self._serving.values())
+
+    def look(self, rollout_id: int, *, action: RolloutAction, reason: str, evidence: Mapping[str, Any]) -> None:
+        """See ``RolloutStore.look``."""
+        with self._guard:
+            row = self.get(rollout_id)
+            look = {
+                "state": row.state.value, "step": row.step, "action": action.value, "reason": reason,
+                "evidence": dict(evidence), "at": self._clock(),
+            }  # fmt: skip
+            self._looks.append((rollout_id, look))
+
+    def looks(self, rollout_id: int) -> list[dict[str, Any]]:
+        """See ``RolloutStore.looks``."""
+        with self._guard:
+            return [look for owner, look in self._looks if owner == rollout_id]
+
+    def stats(self, agent: str, version: str, *, since: datetime | None, last: int = NEWEST) -> ArmStats:
+        """See ``RolloutStore.stats``."""
+        with self._guard:
+            answers = [
+                answer
+                for at, answer in self.answers
+                if (answer.agent, answer.version) == (agent, version)
+                and answer.arm is not Arm.SHADOW
+                and (since is None or at >= since)
+            ][-last:]
+            judged = [
+                outcome.correct
+                for at, outcome in self.outcomes.values()
+                if (outcome.agent, outcome.version) == (agent, version) and (since is None or at >= since)
+            ][-last:]
+        good = [answer.latency_ms for answer in answers if answer.error is None]
+        trailing = 0
+        for answer in reversed(answers):
+            if answer.error is None:
+                break
+            trailing += 1
+        return ArmStats(
+            answers=len(answers), errors=len(answers) - len(good), trailing_errors=trailing,
+            p50_ms=_quantile(good, 0.50), p95_ms=_quantile(good, 0.95),
+            outcomes=len(judged), correct_sum=sum(judged), agreement=self._agreement(agent, version),
+        )  # fmt: skip
+
+    def seconds_on_step(self, rollout_id: int) -> float:
+        """See ``RolloutStore.seconds_on_step``."""
+        return (self._clock() - self.get(rollout_id).step_at).total_seconds()
+
+    def seconds_since_full(self, rollout_id: int) -> float:
+        """See ``RolloutStore.seconds_since_full``."""
+        full_at = self.get(rollout_id).full_at
+        return 0.0 if full_at is None else (self._clock() - full_at).total_seconds()
+
+    def recent_inputs(self, agent: str, limit: int) -> list[RecentInput]:
+        """See ``RolloutStore.recent_inputs``."""
+        with self._guard:
+            return [item for _, owner, item in reversed(self.inputs) if owner == agent][:limit]
+
+    def judged_inputs(self, agent: str, version: str, *, since: datetime, limit: int) -> list[JudgedInput]:
+        """See ``RolloutStore.judged_inputs``."""
+        with self._guard:
+            found = [
+                item
+                for at, owner, made_by, item in reversed(self.judged)
+                if owner == agent and made_by == version and at >= since
+            ]
+        return found[:limit]
+
+    def gateways(self, agent: str, *, within: float = ALIVE_SECONDS) -> list[GatewayRow]:
+        """See ``RolloutStore.gateways``."""
+        now = self._clock()
+        with self._guard:
+            found = [
+                replace(row, age=(now - at).total_seconds())
+                for at, row in self.heartbeats.values()
+                if row.agent == agent
+            ]
+        return sorted((row for row in found if row.age < within), key=lambda row: row.instance)
+
+    def gateway_error(self, agent: str, version: str) -> str | None:
+        """See ``RolloutStore.gateway_error``."""
+        return refusal(self.gateways(agent), version)
+
+    def _agreement(self, agent: str, version: str) -> float | None:
+        for owner, look in reversed(self._looks):
+            row = self._rows[owner]
+            if (row.agent, row.version) == (agent, version) and "agreement" in look["evidence"]:
+                value = look["evidence"]["agreement"]
+                return None if value is None else float(value)
+        return None
+
+    def _apply(
+        self, rollout_id: int, rule: Callable[[Scene, RolloutRow], Change], actor: str, reason: str
+    ) -> RolloutRow:
+        with self._guard:
+            row = self.get(rollout_id)
+            scene = self._scene(row.agent)
+            self._write(scene, rule(scene, row), actor, reason)
+            return self._rows[rollout_id]
+
+    def _scene(self, agent: str) -> Scene:
+        serving = self._serving.setdefault(agent, ServingRow(agent=agent))
+        last: dict[str, RolloutRow] = {}
+        for row in self._rows.values():
+            if row.agent == agent:
+                last[row.version] = row
+        in_play = [
+            row
+            for row in self._rows.values()
+            if row.agent == agent
+            and (
+                row.state in OPEN | {RolloutState.BAKING}
+                or (row.state is RolloutState.DONE and row is last.get(serving.champion or ""))
+            )
+        ]
+        served = [move["version"] for move in self.alias_moves if (move["agent"], move["alias"]) == (agent, "champion")]
+        return Scene(
+            serving=serving, rollouts=tuple(in_play), now=self._clock(),
+            champions=tuple(dict.fromkeys(version for version in reversed(served) if version is not None)),
+            reverted=frozenset(version for version, row in last.items() if row.state is RolloutState.REVERTED),
+        )  # fmt: skip
+
+    def _write(self, scene: Scene, change: Change, actor: str, reason: str) -> None:
+        for row in change.moved:
+            self._rows[row.id] = row
+        before, serving = scene.serving, change.serving
+        if serving == before:
+            return
+        self._serving[serving.agent] = replace(serving, epoch=before.epoch + 1)
+        for alias, was, now in (
+            ("champion", before.champion, serving.champion), ("candidate", before.candidate, serving.candidate)
+        ):  # fmt: skip
+            if was != now:
+                move = {"agent": serving.agent, "alias": alias, "version": now, "actor": actor, "reason": reason}
+                self.alias_moves.append(move)
+
+
+def _quantile(values: list[float], share: float) -> float | None:
+    """The quantile as ``percentile_cont`` computes it."""
+    if len(values) < 2:
+        return values[0] if values else None
+    return quantiles(values, n=100, method="inclusive")[round(share * 100) - 1]

@@ -1,0 +1,314 @@
+"""Both stores of rollouts keep one contract: PostgreSQL, and the twin in memory that other tests rely on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from perennial.domain.words import Arm, RolloutAction, RolloutState
+from perennial.errors import RolloutError, StoreUnavailable
+from perennial.rollout.machine import Plan
+from perennial.rollout.memory import MemoryRollouts
+from perennial.rollout.rows import Answered, GatewayRow, Outcome, RecentInput
+from perennial.rollout.store import PostgresRollouts, RolloutStore
+from perennial.serving.memory import MemoryServing
+from perennial.serving.store import PostgresServing, Recorded, ServingStore
+from perennial.storage.database import Database as Pool
+
+PLAN = Plan(steps=(0.05, 0.5, 1.0))
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def stores(request: pytest.FixtureRequest) -> Iterator[tuple[RolloutStore, ServingStore]]:
+    if request.param == "memory":
+        rollouts = MemoryRollouts()
+        yield rollouts, MemoryServing(rollouts)
+        return
+    pool = Pool(request.getfixturevalue("database").app)
+    yield PostgresRollouts(pool), PostgresServing(pool)
+    pool.close()
+
+
+def _champion(rollouts: RolloutStore, version: str) -> int:
+    row = rollouts.open(agent="scout", version=version, plan=PLAN, run_id=f"run-{version}")
+    rollouts.promote_full(row.id, actor="test", reason="for the test")
+    return row.id
+
+
+@pytest.mark.req("K39", "J91", "J6")
+def test_a_rollout_from_open_to_done(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, _ = stores
+    first = _champion(rollouts, "1.0.0")
+    assert rollouts.serving("scout").champion == "1.0.0"
+    row = rollouts.open(agent="scout", version="1.0.1", plan=PLAN, run_id="run")
+    assert rollouts.open(agent="scout", version="1.0.1", plan=PLAN, run_id="run") == row
+    assert (row.previous, row.plan, row.state) == ("1.0.0", PLAN, RolloutState.PENDING)
+    serving = rollouts.serving("scout")
+    assert (serving.candidate, serving.weight, serving.rollout_id) == ("1.0.1", 0.0, row.id)
+    assert rollouts.begin_shadow(row.id).state is RolloutState.SHADOW
+    epoch = serving.epoch
+    for step, weight in enumerate(PLAN.shares):
+        again = [rollouts.set_step(row.id, step=step, weight=weight, actor="test") for _ in range(2)]
+        assert again[0] == again[1]
+        assert rollouts.serving("scout").weight == pytest.approx(weight)
+        assert rollouts.serving("scout").epoch == epoch + step + 1
+    full = [rollouts.promote_full(row.id, actor="test", reason="well") for _ in range(2)]
+    assert full[0] == full[1]
+    assert full[0].full_at is not None
+    serving = rollouts.serving("scout")
+    assert (serving.champion, serving.previous, serving.candidate, serving.weight) == ("1.0.1", "1.0.0", None, 0.0)
+    assert [item.version for item in rollouts.baking()] == ["1.0.1"]
+    assert rollouts.get(first).state is RolloutState.SUPERSEDED  # a newer champion ends the older bake
+    assert rollouts.close(row.id).state is RolloutState.DONE
+    assert rollouts.baking() == []
+    assert rollouts.latest("scout") == rollouts.of_run("run") == rollouts.get(row.id)
+    assert rollouts.previous_champion("scout") == "1.0.0"
+
+
+@pytest.mark.req("K40", "J49")
+def test_a_reverted_canary_leaves_the_champion_alone(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, _ = stores
+    _champion(rollouts, "1.0.0")
+    row = rollouts.open(agent="scout", version="1.0.1", plan=PLAN, run_id="run")
+    rollouts.set_step(row.id, step=0, weight=0.05, actor="test")
+    back = [rollouts.revert(row.id, reason="fell", actor="test") for _ in range(2)]
+    assert back[0] == back[1]
+    assert (back[0].state, back[0].reason, back[0].weight) == (RolloutState.REVERTED, "fell", 0.0)
+    serving = rollouts.serving("scout")
+    assert (serving.champion, serving.candidate, serving.weight) == ("1.0.0", None, 0.0)
+    with pytest.raises(RolloutError, match="reverted"):
+        rollouts.set_step(row.id, step=1, weight=0.5, actor="test")
+    with pytest.raises(RolloutError, match="reverted"):
+        rollouts.promote_full(row.id, actor="test", reason="well")
+
+
+@pytest.mark.req("K40", "J91")
+def test_a_bad_bake_puts_the_predecessor_back(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, _ = stores
+    _champion(rollouts, "1.0.0")
+    _champion(rollouts, "1.0.1")
+    bad = _champion(rollouts, "1.0.2")
+    rollouts.revert(bad, reason="production disagrees", actor="watch")
+    serving = rollouts.serving("scout")
+    assert (serving.champion, serving.previous) == ("1.0.1", "1.0.0")  # never back to a version that was reverted
+    assert rollouts.previous_champion("scout") == "1.0.0"
+
+
+def test_a_bake_that_ends_badly_leaves_a_newer_canary_alone(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, _ = stores
+    _champion(rollouts, "1.0.0")
+    bad = _champion(rollouts, "1.0.1")
+    newer = rollouts.open(agent="scout", version="1.0.2", plan=PLAN, run_id="newer")
+    rollouts.set_step(newer.id, step=0, weight=0.05, actor="test")
+    rollouts.revert(bad, reason="fell", actor="watch")
+    serving = rollouts.serving("scout")
+    assert (serving.champion, serving.candidate, serving.weight) == ("1.0.0", "1.0.2", pytest.approx(0.05))
+
+
+def test_a_first_champion_cannot_be_reverted_to_nothing(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, _ = stores
+    first = _champion(rollouts, "1.0.0")
+    with pytest.raises(RolloutError, match="no predecessor"):
+        rollouts.revert(first, reason="fell", actor="watch")
+    assert rollouts.serving("scout").champion == "1.0.0"
+    assert rollouts.get(first).state is RolloutState.BAKING
+
+
+def test_a_newer_candidate_supersedes_and_an_older_one_is_refused(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, _ = stores
+    _champion(rollouts, "1.0.0")
+    old = rollouts.open(agent="scout", version="1.0.1", plan=PLAN, run_id="old")
+    rollouts.set_step(old.id, step=0, weight=0.05, actor="test")
+    new = rollouts.open(agent="scout", version="1.0.2", plan=PLAN, run_id="new")
+    assert rollouts.get(old.id).state is RolloutState.SUPERSEDED
+    assert rollouts.serving("scout").weight == 0.0
+    for late in (
+        lambda: rollouts.set_step(old.id, step=1, weight=0.5, actor="test"),
+        lambda: rollouts.promote_full(old.id, actor="test", reason="late"),
+        lambda: rollouts.revert(old.id, reason="late", actor="test"),
+        lambda: rollouts.open(agent="scout", version="1.0.1", plan=PLAN, run_id="late"),
+        lambda: rollouts.open(agent="scout", version="1.0.0", plan=PLAN, run_id="serves already"),
+        lambda: rollouts.open(agent="scout", version="latest", plan=PLAN, run_id="no version"),
+    ):
+        with pytest.raises(RolloutError):
+            late()
+    assert rollouts.serving("scout").candidate == "1.0.2"
+    assert rollouts.get(new.id).state is RolloutState.PENDING
+
+
+def test_a_step_must_be_the_plans(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, _ = stores
+    row = rollouts.open(agent="scout", version="1.0.0", plan=PLAN, run_id="run")
+    for step, weight in ((0, 0.9), (1, 0.5), (7, 0.5), (-1, 0.05)):
+        with pytest.raises(RolloutError):
+            rollouts.set_step(row.id, step=step, weight=weight, actor="test")
+    assert rollouts.serving("scout").weight == 0.0
+
+
+@pytest.mark.req("J91", "S24")
+def test_a_person_rolls_back(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, _ = stores
+    for version in ("1.0.0", "1.0.1", "1.0.2"):
+        last = _champion(rollouts, version)
+    rollouts.close(last)
+    canary = rollouts.open(agent="scout", version="1.0.3", plan=PLAN, run_id="canary")
+    serving = rollouts.rollback("scout", "1.0.0", actor="ana", reason="complaints")
+    assert (serving.champion, serving.previous, serving.candidate, serving.weight) == ("1.0.0", None, None, 0.0)
+    assert rollouts.get(last).state is RolloutState.REVERTED
+    assert rollouts.get(canary.id).state is RolloutState.REVERTED
+    for version in ("1.0.0", "1.0.3", "9.9.9"):  # serves already, never was champion, does not exist
+        with pytest.raises(RolloutError):
+            rollouts.rollback("scout", version, actor="ana", reason="again")
+    assert rollouts.rollback("scout", "1.0.1", actor="ana", reason="forward").champion == "1.0.1"
+
+
+def _answer(serving: ServingStore, text: str = "some text", **changes: Any) -> Answered:
+    answer = Answered(
+        prediction_id=uuid4(), agent="scout", task="topic", version="1.0.0", arm=Arm.CHAMPION, input_digest=b"x",
+        output="sports", confidence=0.9, latency_ms=10.0,
+    )  # fmt: skip
+    answer = replace(answer, **changes)
+    serving.record([Recorded(answer=answer, text=text)])
+    return answer
+
+
+@pytest.mark.req("K37")
+def test_stats_count_what_was_recorded(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, serving = stores
+    row = rollouts.open(agent="scout", version="1.0.0", plan=PLAN, run_id="run")
+    empty = rollouts.stats("scout", "1.0.0", since=None)
+    assert (empty.answers, empty.outcomes, empty.p50_ms, empty.quality, empty.agreement) == (0, 0, None, None, None)
+    answers = [_answer(serving, latency_ms=float(ms)) for ms in (10, 20, 30, 40, 50)]
+    for _ in range(3):
+        _answer(serving, error="RuntimeError", output=None, confidence=None)
+    _answer(serving, version="9.0.0")
+    _answer(serving, arm=Arm.SHADOW)
+    for answer, right in zip(answers, (1.0, 1.0, 0.0), strict=False):
+        outcome = Outcome(
+            prediction_id=answer.prediction_id, agent="scout", task="topic", version="1.0.0", arm=Arm.CHAMPION,
+            actual="sports", correct=right,
+        )  # fmt: skip
+        assert serving.tell([outcome]) == [True]
+    rollouts.look(row.id, action=RolloutAction.PROMOTE, reason="shadow", evidence={"agreement": 0.75})
+    rollouts.look(row.id, action=RolloutAction.HOLD, reason="few", evidence={"other": 1})
+    stats = rollouts.stats("scout", "1.0.0", since=row.started_at)
+    assert (stats.answers, stats.errors, stats.trailing_errors) == (8, 3, 3)
+    assert (stats.p50_ms, stats.p95_ms) == (pytest.approx(30), pytest.approx(48))
+    assert (stats.outcomes, stats.correct_sum, stats.agreement) == (3, pytest.approx(2.0), 0.75)
+    assert stats.sound
+    newest = rollouts.stats("scout", "1.0.0", since=None, last=4)
+    assert (newest.answers, newest.errors) == (4, 3)
+    assert [look["reason"] for look in rollouts.looks(row.id)] == ["shadow", "few"]
+    assert rollouts.looks(row.id)[0]["evidence"] == {"agreement": 0.75}
+
+
+def test_recent_inputs_come_newest_first_and_only_of_answers(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, serving = stores
+    for number in range(4):
+        _answer(serving, text=f"text {number}", task=f"task{number}")
+    assert rollouts.recent_inputs("scout", 2) == [
+        RecentInput(task="task3", text="text 3"), RecentInput(task="task2", text="text 2")
+    ]  # fmt: skip
+    assert rollouts.recent_inputs("analyst", 2) == []
+
+
+def test_a_refusal_of_a_gateway_is_found_by_version(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, serving = stores
+    beat = GatewayRow(
+        instance="g1", agent="scout", champion="1.0.0", previous=None, candidate=None, weight=0.0, epoch=3,
+        error="1.0.2 cannot be loaded yet: StoreUnavailable\n1.0.1 refused: the signature does not match",
+    )  # fmt: skip
+    serving.heartbeat([beat])
+    assert rollouts.gateway_error("scout", "1.0.1") == "g1: 1.0.1 refused: the signature does not match"
+    assert rollouts.gateway_error("scout", "1.0.2") is None
+    assert rollouts.gateway_error("scout", "1.0.10") is None
+    serving.heartbeat([replace(beat, error=None)])
+    assert rollouts.gateway_error("scout", "1.0.1") is None
+    (seen,) = rollouts.gateways("scout")
+    assert (seen.instance, seen.champion, seen.epoch) == ("g1", "1.0.0", 3)
+
+
+def test_seconds_are_on_the_stores_clock(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, _ = stores
+    row = rollouts.open(agent="scout", version="1.0.0", plan=PLAN, run_id="run")
+    assert 0 <= rollouts.seconds_on_step(row.id) < 5
+    assert rollouts.seconds_since_full(row.id) == 0.0
+    rollouts.promote_full(row.id, actor="test", reason="well")
+    assert 0 <= rollouts.seconds_since_full(row.id) < 5
+    with pytest.raises(RolloutError, match="no rollout"):
+        rollouts.get(4711)
+
+
+@pytest.mark.req("K31", "D10")
+def test_alias_moves_tell_what_served_and_why(database: Any) -> None:
+    pool = Pool(database.app)
+    rollouts = PostgresRollouts(pool)
+    _champion(rollouts, "1.0.0")
+    bad = _champion(rollouts, "1.0.1")
+    for _ in range(2):
+        rollouts.revert(bad, reason="fell", actor="watch")
+    with psycopg.connect(database.app) as connection:
+        moves = connection.execute(
+            "SELECT alias, version, actor, reason FROM perennial.alias_moves ORDER BY id"
+        ).fetchall()
+    assert [move[1] for move in moves if move[0] == "champion"] == ["1.0.0", "1.0.1", "1.0.0"]
+    assert [move[1] for move in moves if move[0] == "candidate"] == ["1.0.0", None, "1.0.1", None]
+    assert moves[-1][2:] == ("watch", "fell")
+    pool.close()
+
+
+@pytest.mark.req("J33")
+def test_gateways_are_told_in_the_same_transaction(database: Any) -> None:
+    pool = Pool(database.app)
+    with psycopg.connect(database.app, autocommit=True) as listener:
+        listener.execute("LISTEN perennial_serving")
+        PostgresRollouts(pool).open(agent="scout", version="1.0.0", plan=PLAN, run_id="run")
+        told = next(listener.notifies(timeout=5, stop_after=1))
+    assert told.payload == "scout"
+    pool.close()
+
+
+@pytest.mark.req("D10")
+def test_twenty_tasks_at_once_make_one_champion(database: Any) -> None:
+    pool = Pool(database.app, max_size=12)
+    rollouts = PostgresRollouts(pool)
+    _champion(rollouts, "1.0.0")
+    row = rollouts.open(agent="scout", version="1.0.1", plan=PLAN, run_id="run")
+    errors: list[str] = []
+
+    def work(number: int) -> None:
+        try:
+            if number % 2:
+                rollouts.promote_full(row.id, actor="test", reason="well")
+            else:
+                rollouts.revert(row.id, reason="fell", actor="test")
+        except RolloutError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ended, serving = rollouts.get(row.id), rollouts.serving("scout")
+    assert ended.state is RolloutState.REVERTED  # a revert wins from every state
+    assert (serving.champion, serving.candidate, serving.weight) == ("1.0.0", None, 0.0)
+    with psycopg.connect(database.app) as connection:
+        moves = connection.execute(
+            "SELECT version FROM perennial.alias_moves WHERE alias = 'champion' ORDER BY id"
+        ).fetchall()
+    assert [move[0] for move in moves] in (["1.0.0"], ["1.0.0", "1.0.1", "1.0.0"])
+    pool.close()
+
+
+def test_with_postgresql_away_it_says_so_and_changes_nothing() -> None:
+    pool = Pool("postgresql://perennial_app:x@127.0.0.1:1/none?connect_timeout=1", wait_seconds=0.3)
+    with pytest.raises(StoreUnavailable):
+        PostgresRollouts(pool).serving("scout")
+    pool.close()
