@@ -1,0 +1,118 @@
+"""An agent as its owner declares it: one frozen value of real objects, checked when it is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from perennial.domain.model import Trainer
+from perennial.domain.words import TaskKind
+
+_NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One question that an agent answers.
+
+    ``labels`` closed: a row with another label is quarantined. ``labels`` None: learnt from the data; a label that the
+    champion does not know joins once ``new_label_rows`` rows carry it, which makes a major version.
+    """
+
+    name: str
+    kind: TaskKind = TaskKind.CLASSIFICATION
+    labels: tuple[str, ...] | None = None
+    aliases: tuple[str, ...] = ()  # other names under which agents send this task
+    new_label_rows: int = 12
+    max_length: int = 20_000  # characters
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name):
+            raise ValueError(f"task name {self.name!r} must match {_NAME.pattern}")
+        if self.labels is not None and len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"task {self.name}: labels repeat")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """How many rows one training takes, and how much of the past it replays."""
+
+    batch: int = 500
+    replay: int = 200
+    holdout_share: float = 0.10  # of priority 0-1 rows that are not corrections
+    holdout_max: int = 1000  # rows per task and evaluation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gates:
+    """What a candidate must meet. Shares between 0 and 1."""
+
+    rollback_threshold: float | None = None  # None: the deployment's setting (0.05)
+    min_holdout: int = 100
+    min_accuracy: Mapping[str, float] = field(default_factory=dict)  # per task, absolute
+    max_slice_drop: float = 0.10  # a label's recall may fall by this much at most (with at least slice_rows rows)
+    slice_rows: int = 20
+    corrections_learned: float = 1.0  # share of the batch's corrections that must be answered right
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """How a candidate meets traffic. Steps are shares of keys; seconds are wall time."""
+
+    steps: tuple[float, ...] = (0.05, 0.25, 0.50, 1.0)
+    min_samples: int = 20  # answers of the candidate per step before a verdict
+    step_seconds: float = 5.0  # shortest time on a step
+    max_hold_seconds: float = 600.0  # with too few samples after this, the rollout is reverted
+    max_error_rate: float = 0.02
+    max_latency_ratio: float = 3.0
+    latency_slack_ms: float = (
+        50.0  # a smaller difference is never worth a rollback: busy machines and caches make as much
+    )
+    max_agreement_drop: float = 0.05
+    bake_seconds: float = 3600.0
+    shadow_requests: int = 50  # recorded requests that the candidate answers before any traffic
+    targets: tuple[str, ...] = ("gateway", "folder")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agent:
+    """One agent of the fleet: the whole of what Perennial needs to keep it fresh."""
+
+    name: str
+    owner: str
+    tasks: tuple[Task, ...]
+    trainer: Trainer
+    description: str = ""
+    update_threshold: int | None = None  # None: the deployment's setting (50)
+    max_buffer_size: int | None = None  # None: the deployment's setting (1000)
+    selection: Selection = Selection()
+    gates: Gates = Gates()
+    rollout: Rollout = Rollout()
+    redact_names: bool = True
+    pool: str = "gpu"
+    seed: int = 20250801
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name):
+            raise ValueError(f"agent name {self.name!r} must match {_NAME.pattern}")
+        if not self.tasks:
+            raise ValueError(f"agent {self.name} declares no task")
+        names = [name for task in self.tasks for name in (task.name, *task.aliases)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"agent {self.name}: two tasks share a name or alias")
+
+    def task(self, name: str) -> Task:
+        """The task of that name or alias; KeyError when there is none."""
+        for task in self.tasks:
+            if name == task.name or name in task.aliases:
+                return task
+        raise KeyError(name)
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain JSON for the audit log and the agents table."""
+        record = asdict(self)
+        record["trainer"] = {"key": self.trainer.key, **record["trainer"]}
+        return record

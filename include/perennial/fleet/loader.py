@@ -1,0 +1,112 @@
+"""Reads the user's fleet files: returns agents and errors, never raises for one bad file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from perennial.errors import NotConfigured
+from perennial.fleet.agent import Agent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FleetFileError:
+    """What is wrong with one fleet file, and where."""
+
+    file: str
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One loaded agent with the file it came from."""
+
+    agent: Agent
+    file: Path
+    digest: str  # sha256 of the file, hex
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fleet:
+    """All agents that loaded, in order of their names, and every error of those that did not."""
+
+    members: tuple[Member, ...]
+    errors: tuple[FleetFileError, ...]
+
+    @property
+    def agents(self) -> tuple[Agent, ...]:
+        """The agents alone."""
+        return tuple(member.agent for member in self.members)
+
+    def agent(self, name: str) -> Agent:
+        """The agent of that name; NotConfigured when no file declares it."""
+        return self.member(name).agent
+
+    def member(self, name: str) -> Member:
+        """The agent of that name with its file."""
+        for member in self.members:
+            if member.agent.name == name:
+                return member
+        known = ", ".join(agent.name for agent in self.agents) or "none"
+        raise NotConfigured(f"agent {name!r}", f"the fleet has: {known}; add include/fleet/{name}.py")
+
+
+def load(folder: Path) -> Fleet:
+    """Load every ``*.py`` of the folder that does not begin with an underscore; each must hold one ``AGENT = Agent(...)``.
+
+    Runs in every process that parses DAG files, so fleet files must stay light: trainers import their libraries inside their verbs.
+    """
+    members: dict[str, Member] = {}
+    errors: list[FleetFileError] = []
+    files = sorted(folder.glob("[!_]*.py")) if folder.is_dir() else []
+    for file in files:
+        found = _load_file(file)
+        if isinstance(found, FleetFileError):
+            errors.append(found)
+        elif found.agent.name in members:
+            first = members[found.agent.name].file.name
+            errors.append(
+                FleetFileError(file=str(file), line=1, message=f"agent {found.agent.name} is declared in {first} too")
+            )
+        else:
+            members[found.agent.name] = found
+    return Fleet(members=tuple(members[name] for name in sorted(members)), errors=tuple(errors))
+
+
+def _load_file(file: Path) -> Member | FleetFileError:
+    name = f"perennial_fleet_{file.stem}"
+    try:
+        source = file.read_bytes()
+        spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            return FleetFileError(file=str(file), line=1, message="is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up
+        # compiled from the bytes just read: a cached .pyc of the same second could be stale
+        exec(compile(source, str(file), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's file may raise anything; the fleet must go on
+        return FleetFileError(file=str(file), line=_line_of(error, file), message=f"{type(error).__name__}: {error}")
+    finally:
+        sys.modules.pop(name, None)
+    agent = module.__dict__.get("AGENT")
+    if not isinstance(agent, Agent):
+        return FleetFileError(file=str(file), line=1, message="has no AGENT = Agent(...); see include/fleet/scout.py")
+    return Member(agent=agent, file=file, digest=hashlib.sha256(source).hexdigest())
+
+
+def _line_of(error: BaseException, file: Path) -> int:
+    if isinstance(error, SyntaxError) and error.lineno:
+        return error.lineno
+    line, frame = 1, error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_filename == str(file):
+            line = frame.tb_lineno
+        frame = frame.tb_next
+    return line
