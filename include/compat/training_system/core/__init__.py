@@ -1,0 +1,1 @@
+"""The predecessor's ``training_system.core``."""

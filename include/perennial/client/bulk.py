@@ -1,0 +1,114 @@
+"""Many examples at once: from an iterable or from a file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from perennial.client.records import TrainingExample
+from perennial.domain.example import Example
+from perennial.domain.words import Source
+from perennial.errors import InvalidExample
+from perennial.ingest.door import Door
+
+if TYPE_CHECKING:
+    from perennial.ingest.buffer import BufferStore
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 5_000  # rows per transaction
+_SHOWN = 20  # problems that a result names
+
+_Given: TypeAlias = tuple[str, Mapping[str, Any] | None, str]  # its name for people, its fields, or else its problem
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BulkResult:
+    """What became of many records. ``problems`` names the first 20 that were refused, without their values."""
+
+    added: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+    evicted: int = 0
+    rejected: int = 0
+    problems: tuple[str, ...] = ()
+
+
+def add_examples(
+    examples: Iterable[TrainingExample | Mapping[str, Any]], *, buffer: BufferStore | None = None
+) -> BulkResult:
+    """Add examples, durable every 5,000; a record that is refused is counted and named, the rest goes on.
+
+    Mappings may use any field name that files may use. Raises StoreUnavailable when the store went away; what was added until
+    then stays, and records that carry an ``example_id`` may be sent again.
+    """
+    numbered: Iterator[_Given] = (
+        (f"record {number}", vars(one) if isinstance(one, TrainingExample) else one, "")
+        for number, one in enumerate(examples, 1)
+    )
+    return _load(numbered, Source.EXAMPLE, {}, *_store(buffer))
+
+
+def import_file(
+    path: str | Path, agent: str | None = None, task: str | None = None, *, buffer: BufferStore | None = None
+) -> BulkResult:
+    """Add the records of a JSON Lines or CSV file; agent and task stand in where a record names none.
+
+    A record's id follows from the file's bytes and its line, so importing a file again, also after a kill, adds nothing twice.
+    Raises SourceError when the file cannot be read.
+    """
+    from uuid import NAMESPACE_OID, uuid5
+
+    from perennial.errors import SourceError
+    from perennial.events.files import file_digest, read_records
+
+    file = Path(path)
+    if not file.is_file():
+        raise SourceError(f"{file} is not there; give the path of a .jsonl or .csv file")
+    digest = file_digest(file)
+    defaults = {name: value for name, value in (("agent_name", agent), ("task_type", task)) if value is not None}
+
+    def lines() -> Iterator[_Given]:
+        for record in read_records(file):
+            identity = uuid5(NAMESPACE_OID, f"import\x1f{digest}\x1f{record.position}")
+            data = None if record.data is None else {"example_id": identity, **record.data}
+            yield f"line {record.position}", data, record.problem or "is unreadable"
+
+    return _load(lines(), Source.IMPORT, {"source_id": f"import:{digest[:12]}", **defaults}, *_store(buffer))
+
+
+def _store(buffer: BufferStore | None) -> tuple[BufferStore, Door]:
+    if buffer is not None:
+        return buffer, Door(buffer)
+    from perennial.client.connection import connection
+
+    return connection().buffer, connection().door
+
+
+def _load(
+    records: Iterator[_Given], source: Source, defaults: Mapping[str, Any], buffer: BufferStore, door: Door
+) -> BulkResult:
+    totals = {"added": 0, "duplicates": 0, "quarantined": 0, "evicted": 0, "rejected": 0}
+    problems: list[str] = []
+    while chunk := list(islice(records, CHUNK)):
+        examples: list[Example] = []
+        for name, record, problem in chunk:
+            try:
+                if record is None:
+                    raise InvalidExample("record", problem, "the rest of the file was read")
+                examples.append(door.check_record(record, source=source, defaults=defaults))
+            except InvalidExample as error:
+                totals["rejected"] += 1
+                if len(problems) < _SHOWN:
+                    problems.append(f"{name}: {error}")
+        result = buffer.add_many(examples)
+        for key in ("added", "duplicates", "quarantined", "evicted"):
+            totals[key] += getattr(result, key)
+    if totals["rejected"]:
+        buffer.count("", "rejected", totals["rejected"])
+        logger.warning("%s records were rejected, the first: %s", totals["rejected"], problems[0])
+    return BulkResult(**totals, problems=tuple(problems))
