@@ -1,0 +1,34 @@
+"""The files of the serving version, verified, on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perennial.flows.ports import Ports
+from perennial.registry.cache import fetch_verified
+
+
+def champion_folder(ports: Ports, agent: str) -> tuple[str, Path] | None:
+    """Version and verified bundle folder of the agent's champion, or None before the first.
+
+    Raises UntrustedBundle when the bundle does not agree with its signature or its ledger row.
+    """
+    version = ports.ledger.champion(agent)
+    if version is None:
+        return None
+    return version, bundle_folder(ports, agent, version)
+
+
+def bundle_folder(ports: Ports, agent: str, version: str) -> Path:
+    """Verified folder of any released version; fetched once per machine, verified once per process."""
+    settings = ports.settings
+    return fetch_verified(
+        agent, version, ledger=ports.ledger, store=ports.models, public_key=settings.verify_key_file,
+        into=settings.home / "cache" / "bundles",
+    )  # fmt: skip
+
+
+def component(folder: Path, task: str) -> Path | None:
+    """The folder of one task in a bundle, when the bundle knows the task."""
+    path = folder / "tasks" / task
+    return path if path.is_dir() else None

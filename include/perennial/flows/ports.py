@@ -1,0 +1,51 @@
+"""What the flows need from the outside, joined by ``wiring`` and handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from perennial.audit.log import AuditLog
+from perennial.domain.model import BaseStore, EmbeddingCache, Workbench
+from perennial.fleet.loader import Fleet
+from perennial.ingest.admit import Admission
+from perennial.ingest.buffer import BufferStore
+from perennial.ingest.job_log import JobLog
+from perennial.registry.ledger import Ledger
+from perennial.registry.store import ModelStore
+from perennial.rollout.store import RolloutStore
+from perennial.rollout.targets import Target
+from perennial.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """One deployment's adapters.
+
+    ``admission`` is there only where the admit role's URL is; ``relay`` hands waiting announcements to the sinks.
+    """
+
+    settings: Settings
+    fleet: Callable[[], Fleet]
+    buffer: BufferStore
+    jobs: JobLog
+    relay: Callable[[], int]
+    admission: Admission | None
+    ledger: Ledger
+    models: ModelStore
+    audit: AuditLog
+    rollouts: RolloutStore
+    targets: Mapping[str, Target]
+    bases: BaseStore
+    embeddings: EmbeddingCache | None
+
+    @property
+    def bench(self) -> Workbench:
+        """What a trainer may use."""
+        return Workbench(bases=self.bases, embeddings=self.embeddings, allow_hub=self.settings.allow_hub)
+
+    @property
+    def work(self) -> Path:
+        """Folder of the running jobs' files; shared by the workers of a deployment."""
+        return self.settings.home / "work"

@@ -1,0 +1,34 @@
+"""A person puts an earlier version back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perennial.errors import RolloutError
+from perennial.flows.champion import bundle_folder
+from perennial.flows.ports import Ports
+from perennial.flows.rollout import align_targets
+
+
+def rollback_agent(ports: Ports, agent: str, *, actor: str, reason: str, version: str | None = None) -> dict[str, Any]:
+    """Serve ``version`` (default: the champion before the present one) again, with the same bytes; history stays.
+
+    Raises RolloutError when there is no such version, UntrustedBundle when its bytes do not agree with the ledger.
+    """
+    current = ports.ledger.champion(agent)
+    target = version or ports.rollouts.previous_champion(agent)
+    if target is None:
+        raise RolloutError(f"{agent} has no earlier version to go back to; `perennial models {agent}` lists them")
+    if target == current:
+        raise RolloutError(f"{agent} serves {target} already")
+    bundle_folder(ports, agent, target)
+    ports.rollouts.rollback(agent, target, actor=actor, reason=reason)
+    ports.audit.append(
+        actor=actor, action="rollback", agent=agent, subject=target, detail={"from": current, "why": reason}
+    )
+    ports.buffer.record_performance(
+        agent=agent, model_name=f"{agent}-{current}", before=None, after=None, examples=0, rollback=True, job_id=None,
+        version=current, detail={"reason": reason, "by": actor, "back_to": target},
+    )  # fmt: skip
+    align_targets(ports, agent)
+    return {"agent": agent, "from": current, "to": target}

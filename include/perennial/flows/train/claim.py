@@ -1,0 +1,75 @@
+"""Admit what waits, then claim the best rows for one attempt of one job."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from perennial.domain.job import BatchRef, JobRequest
+from perennial.domain.words import JobStatus, Mode, Reason
+from perennial.flows.admission import admit_agent
+from perennial.flows.ports import Ports
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 3600.0  # longer than any task's timeout; renewed by every step
+_NOTICED = {Reason.THRESHOLD, Reason.CORRECTION, Reason.DRIFT}
+
+
+def admit(ports: Ports, agent: str) -> dict[str, Any]:
+    """Check and redact the agent's raw rows; they become ready, unlabelled or quarantined."""
+    return admit_agent(ports, agent)
+
+
+def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
+    """Claim rows for this run, or None when there is nothing to do or another training of the agent runs.
+
+    A run that an event started (threshold, correction, drift) asks the table again, since events repeat and coalesce; a run
+    that a person or a schedule started takes whatever waits. Run again after a kill it takes over its own claim under a
+    higher attempt, which fences the older one.
+    """
+    agent = ports.fleet().agent(request.agent)
+    reason = request.reason
+    if reason in _NOTICED and not request.force:
+        due = ports.buffer.due(request.agent)
+        if not due.due and not ports.buffer.job_of_run(request.run_id):
+            logger.info("%s is not due any more: %s waiting", request.agent, due.waiting)
+            return None
+        reason = due.reason or reason
+    job_id = ports.buffer.open_job(_with_reason(request, reason))
+    attempt = ports.buffer.start_attempt(job_id, LEASE_SECONDS)
+    if attempt is None:
+        logger.info("another training of %s runs; its end looks at the buffer again", request.agent)
+        ports.buffer.cancel_waiting(job_id, "another training of this agent was running")
+        return None
+    rows = ports.buffer.claim(request.agent, job_id, attempt, agent.selection.batch)
+    if not rows:
+        ports.buffer.finish(
+            job_id, attempt, JobStatus.CANCELLED, note="nothing to train: no labelled rows were waiting"
+        )
+        return None
+    ports.buffer.absorb_requests(request.agent, job_id)
+    mode = resolve_mode(request.mode, reason)
+    if reason is Reason.CORRECTION and max(row.priority for row in rows) >= 3:
+        ports.audit.append(
+            actor="perennial", action="critical_correction_claimed", agent=request.agent, subject=str(job_id),
+            detail={"rows": len(rows), "critical": sum(row.priority >= 3 for row in rows)},
+        )  # fmt: skip
+    return BatchRef(agent=request.agent, job_id=job_id, attempt=attempt, mode=mode, reason=reason, count=len(rows))
+
+
+def resolve_mode(mode: Mode, reason: Reason) -> Mode:
+    """How deep to train when the caller left it open.
+
+    >>> resolve_mode(Mode.AUTO, Reason.CORRECTION).value, resolve_mode(Mode.AUTO, Reason.SCHEDULE).value
+    ('online', 'batch')
+    """
+    if mode is not Mode.AUTO:
+        return mode
+    return Mode.BATCH if reason in {Reason.SCHEDULE, Reason.DRIFT} else Mode.ONLINE
+
+
+def _with_reason(request: JobRequest, reason: Reason) -> JobRequest:
+    from dataclasses import replace
+
+    return replace(request, reason=reason)

@@ -1,0 +1,163 @@
+"""Choose what each task trains on, then train it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from perennial.domain.example import TrainingRow
+from perennial.domain.job import BatchRef
+from perennial.domain.model import TaskBatch, Trainer
+from perennial.domain.words import TaskKind
+from perennial.errors import EmptyBatch
+from perennial.fleet.agent import Agent, Task
+from perennial.flows.champion import champion_folder, component
+from perennial.flows.ports import Ports
+from perennial.flows.train.claim import LEASE_SECONDS
+from perennial.flows.train.guard import by_task
+from perennial.flows.workspace import Workspace
+from perennial.selection.labels import LabelChoice, choose_labels
+from perennial.selection.neighbours import separate
+from perennial.selection.replay import stratified_replay
+from perennial.trainers.catalogue import trainer_for
+
+logger = logging.getLogger(__name__)
+
+REPLAY_POOL = 2000  # trained rows from which the replay is drawn
+
+
+def select(ports: Ports, ref: BatchRef) -> list[str]:
+    """Write what each task trains and is judged on to the workspace; returns the tasks with anything to train.
+
+    Freezes the holdout as of the job's start and keeps near-duplicates apart: a training row that repeats a holdout text
+    leaves the batch, unless it is a correction, which stays while the holdout row leaves. Rows of a label that is new and
+    still too rare wait as ``held``. Raises EmptyBatch when nothing is left.
+    """
+    ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
+    agent = ports.fleet().agent(ref.agent)
+    space = Workspace.of(ports.work, ref)
+    champion = champion_folder(ports, ref.agent)
+    started = ports.buffer.job_started(ref.job_id)
+    chosen: list[str] = []
+    summary: dict[str, Any] = {"champion": champion[0] if champion else None, "tasks": {}}
+    for name, rows in by_task(ports.buffer.claimed_rows(ref.job_id, ref.attempt)).items():
+        spec = agent.task(name)
+        known = _champion_labels(ports, ref.agent, name)
+        choice = _choose(spec, rows, known)
+        if choice.set_aside:
+            ids = [row.example_id for row in choice.set_aside]
+            ports.buffer.set_aside(ref.job_id, ref.attempt, ids, state="held", reason="new_label_waiting")
+        apart = separate(choice.rows, ports.buffer.holdout(ref.agent, name, started, agent.selection.holdout_max))
+        if apart.dropped:
+            ids = [row.example_id for row in apart.dropped]
+            ports.buffer.set_aside(ref.job_id, ref.attempt, ids, state="superseded", reason="near_duplicate_of_holdout")
+        if not apart.training:
+            continue
+        _write_task(ports, ref, space, agent, spec, choice.labels, apart.training, apart.holdout)
+        summary["tasks"][name] = {
+            "new": len(apart.training), "holdout": len(apart.holdout), "labels": list(choice.labels),
+            "new_labels": list(choice.new) if known else [],
+        }  # fmt: skip
+        chosen.append(name)
+    if not chosen:
+        raise EmptyBatch("no row of the batch can be trained: all wait for a new label's minimum or repeat the holdout")
+    space.write_json("select.json", summary)
+    ports.buffer.update_job_record(ref.job_id, ref.attempt, dataset=_dataset_record(space, summary))
+    return chosen
+
+
+def _choose(spec: Task, rows: Sequence[TrainingRow], known: tuple[str, ...]) -> LabelChoice:
+    if spec.kind is TaskKind.SCORE:
+        return LabelChoice(labels=(), new=(), rows=tuple(rows), set_aside=())
+    return choose_labels(rows, known, new_label_rows=spec.new_label_rows, closed=spec.labels)
+
+
+def _write_task(
+    ports: Ports,
+    ref: BatchRef,
+    space: Workspace,
+    agent: Agent,
+    spec: Task,
+    labels: tuple[str, ...],
+    rows: Any,
+    holdout: Any,
+) -> None:
+    ids = {row.example_id for row in rows}
+    regression = [row for row in ports.buffer.regression(ref.agent, spec.name) if row.example_id not in ids]
+    usable = [row for row in regression if spec.kind is TaskKind.SCORE or row.label in labels]
+    pool = ports.buffer.replay_candidates(ref.agent, spec.name, REPLAY_POOL, agent.seed)
+    taken = ids | {row.example_id for row in usable}
+    pool = [row for row in pool if row.example_id not in taken and (spec.kind is TaskKind.SCORE or row.label in labels)]
+    # earlier corrections are always replayed: a later update must not unlearn them
+    replay = (*usable, *stratified_replay(pool, max(agent.selection.replay - len(usable), 0), seed=agent.seed))
+    space.write_rows(f"{spec.name}/new.json", rows)
+    space.write_rows(f"{spec.name}/replay.json", replay)
+    space.write_rows(f"{spec.name}/holdout.json", holdout)
+    space.write_rows(f"{spec.name}/regression.json", usable)
+
+
+def _dataset_record(space: Workspace, summary: dict[str, Any]) -> dict[str, Any]:
+    record: dict[str, Any] = {"tasks": summary["tasks"], "champion": summary["champion"]}
+    for part in ("new", "replay", "holdout"):
+        ids = sorted(str(row.example_id) for task in summary["tasks"] for row in space.read_rows(f"{task}/{part}.json"))
+        record[part] = {"count": len(ids), "digest": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
+    return record
+
+
+def _champion_labels(ports: Ports, agent: str, task: str) -> tuple[str, ...]:
+    import json
+
+    found = champion_folder(ports, agent)
+    folder = component(found[1], task) if found else None
+    if folder is None:
+        return ()
+    return tuple(json.loads((folder / "component.json").read_text(encoding="utf-8"))["labels"])
+
+
+def trainer_of(ports: Ports, ref: BatchRef, agent: Agent) -> Trainer:
+    """The agent's trainer with this run's ``overrides`` (from its params form); TrainingError for a setting that it has not."""
+    overrides = dict(ports.buffer.job(ref.job_id).config.get("overrides") or {})
+    if not overrides:
+        return agent.trainer
+    return trainer_for(agent.trainer.key, {**agent.as_record()["trainer"], **overrides})
+
+
+def train(ports: Ports, ref: BatchRef, task: str) -> dict[str, Any]:
+    """Train one task from the champion's component into the workspace; a repeat after a kill starts clean or finds it done."""
+    ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
+    agent = ports.fleet().agent(ref.agent)
+    space = Workspace.of(ports.work, ref)
+    if space.has(f"{task}/trained.json"):
+        return dict(space.read_json(f"{task}/trained.json"))
+    spec = agent.task(task)
+    found = champion_folder(ports, ref.agent)
+    start = component(found[1], task) if found else None
+    batch = TaskBatch(
+        agent=ref.agent, task=task, kind=spec.kind,
+        labels=tuple(space.read_json("select.json")["tasks"][task]["labels"]),
+        new=space.read_rows(f"{task}/new.json"), replay=space.read_rows(f"{task}/replay.json"), mode=ref.mode,
+    )  # fmt: skip
+    out = space.aside(task)
+    began = time.monotonic()
+    artefact = trainer_of(ports, ref, agent).fit(batch, start, out, seed=agent.seed, bench=ports.bench)
+    seconds = time.monotonic() - began
+    space.keep(out, f"components/{task}")
+    result = {
+        "task": task, "seconds": round(seconds, 3), "labels": list(artefact.labels), "metrics": dict(artefact.metrics),
+        "new": len(batch.new), "replay": len(batch.replay), "from": found[0] if start and found else None,
+    }  # fmt: skip
+    space.write_json(f"{task}/trained.json", result)
+    ports.jobs.add_cost(ref.job_id, ref.attempt, {f"train.{task}": seconds})
+    space.write_json(f"{task}/details.json", dict(artefact.details))
+    logger.info(
+        "trained %s/%s on %s new and %s replayed rows in %.2f s",
+        ref.agent,
+        task,
+        len(batch.new),
+        len(batch.replay),
+        seconds,
+    )
+    return result

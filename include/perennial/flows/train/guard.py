@@ -1,0 +1,80 @@
+"""The claimed batch against its expectations, and once more against the detectors of personal data."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import Any
+
+from perennial.domain.example import TrainingRow
+from perennial.domain.job import BatchRef
+from perennial.domain.words import JobStatus
+from perennial.errors import GuardError, ValidationFailed
+from perennial.flows.ports import Ports
+from perennial.flows.train.claim import LEASE_SECONDS
+from perennial.guard.redactor import redactor_for
+from perennial.guard.validation import validate_batch
+
+logger = logging.getLogger(__name__)
+
+
+def by_task(rows: tuple[TrainingRow, ...] | list[TrainingRow]) -> dict[str, list[TrainingRow]]:
+    """Rows grouped by task, in order."""
+    grouped: dict[str, list[TrainingRow]] = defaultdict(list)
+    for row in rows:
+        grouped[row.task].append(row)
+    return dict(grouped)
+
+
+def validate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
+    """Run the Great Expectations suite of each task on the redacted batch and store the counts.
+
+    Raises ValidationFailed, which ends the run and gives the rows back; the stored report names checks and row ids, never values.
+    """
+    ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
+    agent = ports.fleet().agent(ref.agent)
+    summary: dict[str, Any] = {}
+    broken: list[str] = []
+    for name, rows in by_task(ports.buffer.claimed_rows(ref.job_id, ref.attempt)).items():
+        spec = agent.task(name)
+        report = validate_batch(
+            rows, task=name, kind=spec.kind, labels=spec.labels, max_length=spec.max_length, now=datetime.now(UTC)
+        )
+        ports.ledger.add_validation(
+            agent=ref.agent,
+            job_id=ref.job_id,
+            attempt=ref.attempt,
+            task=name,
+            success=report.success,
+            report=report.as_dict(),
+        )
+        failed = [check.name for check in report.checks if not check.success]
+        summary[name] = {"rows": len(rows), "success": report.success, "failed": failed}
+        broken += [f"{name}: {check}" for check in failed] if not report.success else []
+    if broken:
+        raise ValidationFailed(
+            f"the batch broke {len(broken)} expectation(s): {', '.join(broken)}; "
+            "the stored validation report has the row ids, `perennial buffer` shows them"
+        )
+    return summary
+
+
+def redact(ports: Ports, ref: BatchRef) -> dict[str, Any]:
+    """Scan the redacted batch again; rows in which a direct identifier is still found go to quarantine.
+
+    Raises GuardError when no row is left.
+    """
+    agent = ports.fleet().agent(ref.agent)
+    redactor = redactor_for(names=agent.redact_names)
+    rows = ports.buffer.claimed_rows(ref.job_id, ref.attempt)
+    leaking = [row.example_id for row in rows if redactor.scan(row.text)]
+    if leaking:
+        ports.buffer.set_aside(ref.job_id, ref.attempt, leaking, state="quarantined", reason="personal_data_left")
+        logger.warning("%s of %s rows still held a direct identifier and were quarantined", len(leaking), len(rows))
+    if len(leaking) == len(rows):
+        raise GuardError(
+            "every row of the batch still held personal data; look at the quarantine before releasing them"
+        )
+    ports.buffer.advance(ref.job_id, ref.attempt, JobStatus.TRAINING)
+    return {"rows": len(rows), "quarantined": len(leaking)}

@@ -1,0 +1,124 @@
+"""Make the release: assemble, sign, publish, and write it into the ledger."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from perennial.domain.job import BatchRef
+from perennial.domain.words import GateAction, Mode
+from perennial.errors import NotConfigured, PromotionRefused
+from perennial.flows.ports import Ports
+from perennial.flows.provenance import code_digest, environment
+from perennial.flows.train.claim import LEASE_SECONDS
+from perennial.flows.train.fit import trainer_of
+from perennial.flows.workspace import Workspace
+from perennial.registry.bundle import content_digest
+from perennial.registry.ledger import version_part
+from perennial.registry.manifest import Manifest
+from perennial.registry.release import make_release
+
+logger = logging.getLogger(__name__)
+
+
+def register(ports: Ports, ref: BatchRef) -> dict[str, Any]:
+    """Publish the candidate as a new version, if a live verdict (and approval, where one is asked for) covers its bytes.
+
+    Raises PromotionRefused otherwise. Killed and run again it finds its own version in the ledger and makes none twice.
+    """
+    ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
+    done = ports.ledger.version_of_job(ref.job_id)
+    if done is not None:
+        return _links(ports, ref.agent, done.version, done.digest)
+    space = Workspace.of(ports.work, ref)
+    candidate = space.root / "candidate"
+    require_permission(ports, ref, content_digest(candidate))
+    key = ports.settings.signing_key_file
+    if key is None:
+        raise NotConfigured(
+            "PERENNIAL_SIGNING_KEY_FILE", "releases are never published unsigned; `perennial up` makes a key"
+        )
+    password = ports.settings.signing_key_password
+    release = make_release(
+        ledger=ports.ledger, store=ports.models, agent=ref.agent, job_id=ref.job_id, part=_part(ref, space),
+        tasks=candidate / "tasks", describe=lambda version, order: _manifest(ports, ref, space, version, order),
+        gate_report=space.read_json("gate_report.json"), out=space.root / "release", key_file=key,
+        password=password.get_secret_value() if password else None,
+        tags={"run_id": ports.buffer.run_of_job(ref.job_id), "reason": ref.reason.value, "mode": ref.mode.value},
+    )  # fmt: skip
+    ports.audit.append(
+        actor="perennial", action="registered", agent=ref.agent, subject=release.version,
+        detail={"digest": release.digest, "job_id": str(ref.job_id), "base_version": release.base_version},
+    )  # fmt: skip
+    return _links(ports, ref.agent, release.version, release.digest)
+
+
+def require_permission(ports: Ports, ref: BatchRef, digest: str) -> None:
+    """Raise PromotionRefused unless the stored verdict covers exactly these bytes, with a live approval where it needs one."""
+    report = ports.ledger.gate_report(ref.job_id)
+    if report is None:
+        raise PromotionRefused("no gate report is stored for this job; run its gate task")
+    if report.content_digest != digest:
+        raise PromotionRefused("the gate judged other bytes than these; run evaluate and gate again")
+    action = GateAction(report.action)
+    if action is GateAction.HOLD:
+        raise PromotionRefused("the gate holds this candidate; read its report and add examples or change the gate")
+    if action is GateAction.APPROVE and not ports.ledger.live_approval(ref.job_id, digest):
+        raise PromotionRefused("a person must approve this candidate first; answer its required action in Airflow")
+
+
+def _part(ref: BatchRef, space: Workspace) -> str:
+    first = space.read_json("evaluation.json")["champion"] is None
+    new_labels = bool(space.read_json("gate_report.json").get("new_labels"))
+    return version_part(batch=ref.mode is Mode.BATCH, new_labels=new_labels, new_base=first)
+
+
+def _manifest(ports: Ports, ref: BatchRef, space: Workspace, version: str, order: int) -> Manifest:
+    agent = ports.fleet().member(ref.agent)
+    trainer = trainer_of(ports, ref, agent.agent)
+    selection, evaluation = space.read_json("select.json"), space.read_json("evaluation.json")
+    tasks = list(selection["tasks"])
+    rows = {
+        part: [row for task in tasks for row in space.read_rows(f"{task}/{part}.json")]
+        for part in ("new", "replay", "holdout")
+    }
+    return Manifest.build(
+        agent=ref.agent,
+        version=version,
+        base_version=evaluation["champion"],
+        job_id=str(ref.job_id),
+        order=order,
+        reason=ref.reason.value,
+        mode=ref.mode.value,
+        examples=sorted(str(row.example_id) for row in rows["new"]),
+        replayed=sorted(str(row.example_id) for row in rows["replay"]),
+        holdout=sorted(str(row.example_id) for row in rows["holdout"]),
+        seed=agent.agent.seed,
+        settings={"trainer": trainer.key, **replace(agent.agent, trainer=trainer).as_record()["trainer"]},
+        fleet_file_digest=agent.digest,
+        code_digest=code_digest(),
+        environment=environment(),
+        metrics=_metrics(space),
+        content_digest=evaluation["content_digest"],
+        components=space.root / "candidate" / "tasks",
+        gate_action=space.read_json("gate_report.json")["action"],
+    )
+
+
+def _metrics(space: Workspace) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for task, record in space.read_json("evaluation.json")["tasks"].items():
+        for arm in ("champion", "candidate"):
+            value = record["summary"][arm]
+            if value is not None:
+                metrics[f"{task}.{arm}"] = float(value)
+        metrics[f"{task}.holdout_rows"] = float(record["summary"]["rows"])
+        trained = space.read_json(f"{task}/trained.json")
+        metrics[f"{task}.train_seconds"] = float(trained["seconds"])
+        metrics |= {f"{task}.{name}": float(value) for name, value in trained["metrics"].items()}
+    return metrics
+
+
+def _links(ports: Ports, agent: str, version: str, digest: str) -> dict[str, Any]:
+    return {"version": version, "digest": digest, **ports.models.links(agent, version)}

@@ -1,0 +1,95 @@
+"""Close the job: mark what was trained, give back what was not, and say in one line what happened."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from perennial.domain.job import BatchRef
+from perennial.domain.words import JobStatus, TaskKind
+from perennial.errors import StaleClaim
+from perennial.flows.ports import Ports
+from perennial.flows.workspace import Workspace
+from perennial.gates.scores import is_right
+
+logger = logging.getLogger(__name__)
+
+OUTCOMES = ("registered", "held", "rejected", "failed", "cancelled")
+
+
+def settle(ports: Ports, ref: BatchRef, outcome: str) -> dict[str, Any]:
+    """End one attempt. ``outcome`` is one of registered, held, rejected, failed, cancelled.
+
+    Registered: the rows are marked ``trained`` with the version, corrections that the candidate answers right are marked
+    learned. Otherwise the rows go back; after two refusals they are ``held`` for a person. Always safe to repeat.
+    """
+    if outcome not in OUTCOMES:
+        raise ValueError(f"{outcome!r} is not one of {', '.join(OUTCOMES)}")
+    space = Workspace.of(ports.work, ref)
+    released = ports.ledger.version_of_job(ref.job_id)
+    try:
+        if released is not None:
+            note = _settle_registered(ports, ref, space, released.version)
+        else:
+            note = _settle_unregistered(ports, ref, space, outcome)
+    except StaleClaim:
+        # an earlier try of this very task closed the job already, or a newer attempt owns it: nothing is left to do
+        job = ports.buffer.job(ref.job_id)
+        return {"note": job.note or "closed by another attempt", "version": job.version}
+    space.remove()
+    return {"note": note, "version": released.version if released else None}
+
+
+def _settle_registered(ports: Ports, ref: BatchRef, space: Workspace, version: str) -> str:
+    evaluation = space.read_json("evaluation.json") if space.has("evaluation.json") else {"tasks": {}, "champion": None}
+    learned = [
+        identity
+        for record in evaluation["tasks"].values()
+        for part in ("corrections", "regression")
+        for identity, value in zip(record[part]["ids"], record[part]["candidate"], strict=True)
+        if is_right(TaskKind(record["kind"]), value)
+    ]
+    before, after = _accuracy(evaluation, "champion"), _accuracy(evaluation, "candidate")
+    count = ports.buffer.settle_trained(ref.job_id, ref.attempt, version)
+    ports.buffer.mark_learned(learned, version)
+    note = f"{ref.agent} {version} registered after {count} rows ({ref.reason.value}, {ref.mode.value}): {_change(before, after)}"
+    ports.buffer.record_performance(
+        agent=ref.agent, model_name=f"{ref.agent}-{version}", before=before, after=after, examples=count, rollback=False,
+        job_id=ref.job_id, version=version, detail=_detail(evaluation),
+    )  # fmt: skip
+    ports.buffer.finish(ref.job_id, ref.attempt, JobStatus.COMPLETED, note=note, version=version)
+    return note
+
+
+def _settle_unregistered(ports: Ports, ref: BatchRef, space: Workspace, outcome: str) -> str:
+    refused = outcome in {"held", "rejected"}
+    counts = refused or outcome == "failed"  # a batch that fails again and again must not train for ever
+    evaluation = space.read_json("evaluation.json") if space.has("evaluation.json") else None
+    summary = space.read_json("gate_report.json").get("summary", "") if space.has("gate_report.json") else ""
+    returned = ports.buffer.give_back(ref.job_id, ref.attempt, refused=counts, reason=f"{outcome}: {summary}"[:500])
+    if evaluation is not None:
+        ports.buffer.record_performance(
+            agent=ref.agent, model_name=f"{ref.agent}-{outcome}", before=_accuracy(evaluation, "champion"),
+            after=_accuracy(evaluation, "candidate"), examples=ref.count, rollback=refused, job_id=ref.job_id, version=None,
+            detail=_detail(evaluation),
+        )  # fmt: skip
+    note = f"{ref.agent}: candidate {outcome}, {returned} rows given back. {summary}".strip()
+    status = JobStatus.COMPLETED if refused else JobStatus.CANCELLED if outcome == "cancelled" else JobStatus.FAILED
+    ports.buffer.finish(ref.job_id, ref.attempt, status, note=note, error=None if refused else outcome)
+    return note
+
+
+def _accuracy(evaluation: dict[str, Any], arm: str) -> float | None:
+    """Mean over the trained tasks of each task's mean score, or None when none was measured."""
+    values = [record["summary"][arm] for record in evaluation["tasks"].values() if record["summary"][arm] is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _detail(evaluation: dict[str, Any]) -> dict[str, Any]:
+    return {task: record["summary"] for task, record in evaluation["tasks"].items()}
+
+
+def _change(before: float | None, after: float | None) -> str:
+    if after is None:
+        return "no holdout to measure on"
+    return f"{after:.1%} right" if before is None else f"{before:.1%} -> {after:.1%} right"
