@@ -1,0 +1,157 @@
+"""``python -m perennial.api.data_plane``: one process that hosts the ingest API and the gateway."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from perennial.api.app import create_app
+from perennial.api.guard import check_exposure
+from perennial.api.intake import Intake
+from perennial.api.repeating import Repeating
+from perennial.api.services import Limits, Services
+from perennial.domain.model import Predictor
+from perennial.errors import PerennialError, PortTaken, StackError
+from perennial.flows import fleet_sync
+from perennial.flows.champion import bundle_folder
+from perennial.flows.ports import Ports
+from perennial.flows.rollback import rollback_agent
+from perennial.flows.rollout import load_component
+from perennial.ingest.door import Door
+from perennial.serving.faults import Faults
+from perennial.serving.feedback import Outcomes
+from perennial.serving.gateway import Gateway
+from perennial.serving.listener import Listener
+from perennial.serving.metrics import Metrics
+from perennial.serving.orders import Order, Orders
+from perennial.serving.recorder import Recorder
+from perennial.serving.store import PostgresServing
+from perennial.settings import Settings, load_settings
+from perennial.storage.database import Database
+
+__all__ = ["create_app", "main", "services_of"]
+
+logger = logging.getLogger(__name__)
+
+SYNC_SECONDS = 5.0
+STORE_WAIT_SECONDS = 2.0  # a gateway that finds no connection in this time takes the store for lost
+
+
+class VerifiedBundles:
+    """The registry's verified folders, as the gateway's source."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    def fetch(self, agent: str, version: str) -> Path:
+        """See ``BundleSource.fetch``."""
+        return bundle_folder(self._ports, agent, version)
+
+
+class Components:
+    """The trainers' loaders, without a memory of embeddings: no request waits for the database, and a champion whose answers came
+    from a cache would make every candidate with a new encoder look slow."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = replace(ports, embeddings=None)
+
+    def load(self, folder: Path) -> Predictor:
+        """See ``ComponentLoader.load``."""
+        return load_component(self._ports, folder)
+
+
+def services_of(settings: Settings, ports: Ports, *, faults: bool) -> Services:
+    """Join one process's parts. Nothing connects and nothing is loaded before the app starts."""
+    metrics = Metrics()
+    store = PostgresServing(Database(settings.app_url(), max_size=4, wait_seconds=STORE_WAIT_SECONDS))
+    recorder = Recorder(store, ports.buffer, metrics)
+    gateway = Gateway(
+        store=store, source=VerifiedBundles(ports), loader=Components(ports), recorder=recorder, metrics=metrics,
+        instance=f"{socket.gethostname()}:{settings.data_plane_port}", faults=Faults(enabled=faults),
+        orders=Orders(settings.home / "gateway" / f"orders-{settings.data_plane_port}.json"),
+        carry_out=partial(_carry_out, ports),
+    )  # fmt: skip
+    token = settings.data_plane_token
+    return Services(
+        gateway=gateway, metrics=metrics, outcomes=Outcomes(store, recorder, ports.buffer, metrics),
+        intake=Intake(ports.buffer, Door(ports.buffer)), roll_back=partial(_roll_back, ports),
+        limits=Limits(token=token.get_secret_value() if token else None),
+        parts=(
+            Repeating("fleet sync", partial(fleet_sync.sync, ports), seconds=SYNC_SECONDS), recorder, gateway,
+            Listener(settings.app_url(), gateway.wake),
+        ),
+    )  # fmt: skip
+
+
+def _roll_back(ports: Ports, agent: str, *, version: str | None, actor: str, reason: str) -> dict[str, Any]:
+    return rollback_agent(ports, agent, actor=actor, reason=reason, version=version)
+
+
+def _carry_out(ports: Ports, order: Order) -> None:
+    rollback_agent(ports, order.agent, actor=order.actor, reason=order.reason, version=order.version)
+
+
+def tune_threads(predict_threads: int) -> None:
+    """Let torch use the cores that the predict threads leave to each of them: two threads on two cores take one
+    each."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // predict_threads))
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A bound socket, before anything is loaded; PortTaken when another process has the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host.strip("[]"), port))
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(port, "the data plane", "PERENNIAL_DATA_PLANE_PORT") from error
+        raise StackError(
+            f"the data plane cannot listen on {host}:{port} ({error.strerror}); set another host"
+        ) from error
+    return bound
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal. Refuses to start on an address that others reach without a token, or on a taken port."""
+    import uvicorn
+
+    from perennial import wiring
+
+    token = settings.data_plane_token
+    check_exposure(settings.data_plane_host, token.get_secret_value() if token else None)
+    bound = listening_socket(settings.data_plane_host, settings.data_plane_port)
+    faults = os.environ.get("PERENNIAL_FAULTS") == "1"
+    if faults:
+        logger.warning("PERENNIAL_FAULTS=1: whoever may ask this gateway may spoil its answers; for drills only")
+    services = services_of(settings, wiring.ports(settings), faults=faults)
+    tune_threads(services.limits.predict_threads)
+    config = uvicorn.Config(
+        create_app(services), log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=4,
+        limit_concurrency=1000, ws="none",
+    )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[bound])
+
+
+def main() -> None:
+    """Read the settings and run; an error that we know ends with its message and code 1."""
+    settings = load_settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        run(settings)
+    except PerennialError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

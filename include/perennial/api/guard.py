@@ -1,0 +1,138 @@
+"""Stands before every route, also those that do not exist: who may ask, how much, and in which form.
+
+On loopback without a token two things keep a web page in the user's browser out: the Host header must name loopback
+(DNS rebinding), and a body must be ``application/json`` (a foreign page may not send that without a preflight, which
+nobody answers). With a token the token decides.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from perennial.api.body import Reply
+from perennial.errors import NotConfigured
+
+PUBLIC = frozenset({"/healthz"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0"), is_loopback("::")
+    (True, True, False, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_exposure(host: str, token: str | None) -> None:
+    """NotConfigured when others could reach the data plane and nothing would ask them who they are."""
+    if not is_loopback(host) and not token:
+        raise NotConfigured(
+            "PERENNIAL_DATA_PLANE_TOKEN",
+            f"the data plane listens on {host}, so callers must show a token; or use 127.0.0.1",
+        )
+    if token is not None and len(token) < 16:
+        raise NotConfigured(
+            "PERENNIAL_DATA_PLANE_TOKEN", "a token has 16 characters at least; make one with `openssl rand -hex 24`"
+        )
+
+
+class Guard:
+    """Pure ASGI. Refuses with 401, 403, 411 to 415; what passes has its whole body in memory, at most ``max_body``
+    bytes."""
+
+    def __init__(self, app: ASGIApp, *, token: str | None, max_body: int) -> None:
+        self._app, self._max_body = app, max_body
+        self._token = token.encode() if token else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        body = await self._read(scope, receive)
+        if body is None:
+            await _error(413, f"the body is larger than {self._max_body} bytes; send it in parts")(scope, receive, send)
+            return
+        await self._app(scope, _replay(body, receive), send)
+
+    def _refusal(self, scope: Scope) -> Reply | None:
+        headers = {key.lower(): value for key, value in scope["headers"]}
+        if scope["path"] in PUBLIC and scope["method"] in {"GET", "HEAD"}:
+            return None
+        if self._token is not None:
+            given = headers.get(b"authorization", b"")
+            scheme, _, shown = given.partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(shown.strip(), self._token):
+                return _error(401, "show the token: Authorization: Bearer ...", {"www-authenticate": "Bearer"})
+        elif not is_loopback(_host(headers.get(b"host", b""))):
+            return _error(403, "this address serves the machine itself; set PERENNIAL_DATA_PLANE_TOKEN to open it")
+        if scope["method"] in {"POST", "PUT", "PATCH"} and not _is_json(headers.get(b"content-type", b"")):
+            return _error(415, "send application/json")
+        return None
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body, counted as it comes (a declared length is no proof); None when it is too large."""
+        declared = next((value for key, value in scope["headers"] if key.lower() == b"content-length"), b"")
+        if declared.isdigit() and int(declared[:20]) > self._max_body:
+            return None
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return b"".join(parts)  # the caller is gone; whatever answers will notice
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._max_body:
+                return None
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _error(status: int, text: str, headers: MutableMapping[str, str] | None = None) -> Reply:
+    content: dict[str, Any] = {"error": text}
+    return Reply(content, status_code=status, headers=dict(headers or {}))
+
+
+def _host(header: bytes) -> str:
+    text = header.decode("latin-1")
+    if text.startswith("["):
+        return text.partition("]")[0].strip("[")
+    return text.partition(":")[0]
+
+
+def _is_json(header: bytes) -> bool:
+    return header.split(b";")[0].strip().lower() == b"application/json"

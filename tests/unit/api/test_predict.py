@@ -1,0 +1,155 @@
+"""Asking, telling what was true, and seeing what serves, over HTTP."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from perennial.api.services import Limits
+from perennial.domain.model import Prediction
+from tests.unit.api.conftest import Plane, plane_of
+from tests.unit.serving.world import Fixed
+
+
+@pytest.mark.req("K39")
+def test_a_prediction_says_what_answered(plane: Plane) -> None:
+    plane.world.champion("1.0.0")
+    answer = plane.post("/v1/predict", {"agent": "scout", "task": "news_topic", "inputs": ["a", "b"], "key": 7})
+    assert answer.status_code == 200
+    first, second = answer.json()["predictions"]
+    assert set(first) == {"prediction_id", "output", "confidence", "version", "arm"}
+    assert (first["output"], first["confidence"], first["version"], first["arm"]) == (
+        "sports",
+        0.9,
+        "1.0.0",
+        "champion",
+    )
+    assert UUID(first["prediction_id"]) != UUID(second["prediction_id"])
+
+
+@pytest.mark.req("J27")
+def test_outcomes_come_back_as_examples(plane: Plane) -> None:
+    plane.world.champion("1.0.0")
+    body = {"agent": "scout", "task": "topic", "inputs": ["first text", "second text"]}
+    ids = [item["prediction_id"] for item in plane.post("/v1/predict", body).json()["predictions"]]
+    one = plane.post("/v1/outcomes", {"prediction_id": ids[0], "actual": "world"})
+    assert (one.status_code, one.json()["results"][0]) == (
+        200, {"index": 0, "status": "added", "correct": 0.0, "example": True}
+    )  # fmt: skip
+    many = plane.post(
+        "/v1/outcomes", [{"prediction_id": ids[0], "actual": "world"}, {"prediction_id": ids[1], "actual": "sports"}]
+    )
+    assert (many.json()["added"], many.json()["duplicate"]) == (1, 1)
+    mixed = plane.post(
+        "/v1/outcomes",
+        [{"prediction_id": ids[1], "actual": "sports"}, {"prediction_id": str(uuid4()), "actual": "x"}, 7],
+    )
+    assert (mixed.status_code, mixed.json()["rejected"]) == (207, 2)
+    assert plane.post("/v1/outcomes", {"prediction_id": "no", "actual": "x"}).status_code == 422
+    rows = plane.stored
+    assert [row.expected_output for row in rows] == ["world"]
+
+
+def test_before_the_first_champion_callers_are_told_to_wait(plane: Plane) -> None:
+    plane.world.settle()
+    answer = plane.post("/v1/predict", {"agent": "scout", "task": "topic", "inputs": ["a"]})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert plane.post("/v1/predict", {"agent": "nobody", "task": "topic", "inputs": ["a"]}).status_code == 404
+
+
+def test_a_model_that_fails_is_a_503_without_a_text(plane: Plane) -> None:
+    model = Fixed("sports")
+    plane.world.champion("1.0.0", topic=model)
+    model.raises = RuntimeError
+    answer = plane.post("/v1/predict", {"agent": "scout", "task": "topic", "inputs": ["Ana Petrova"]})
+    assert answer.status_code == 503
+    assert "Petrova" not in answer.text
+
+
+@pytest.mark.req("J49")
+def test_agents_show_what_serves_and_what_is_refused(plane: Plane) -> None:
+    plane.world.champion("1.0.0")
+    plane.world.shelf.tampered.add("1.0.1")
+    plane.world.candidate("1.0.1")
+    shown = plane.client.get("/v1/agents").json()
+    assert (shown["store"], shown["drills"], shown["instance"]) == ("up", False, "g1")
+    scout = shown["agents"]["scout"]
+    assert (scout["champion"], scout["candidate"], scout["tasks"]) == ("1.0.0", None, ["quality", "topic"])
+    assert "signature" in scout["error"]
+    assert plane.client.get("/healthz").json() == {"status": "degraded", "store": "up"}
+
+
+def test_health_and_metrics(plane: Plane) -> None:
+    plane.world.champion("1.0.0")
+    plane.post("/v1/predict", {"agent": "scout", "task": "topic", "inputs": ["a"]})
+    assert plane.client.get("/healthz").json() == {"status": "ok", "store": "up"}
+    page = plane.client.get("/metrics").text
+    assert 'perennial_predictions_total{agent="scout",arm="champion",task="topic"} 1.0' in page
+    assert 'perennial_http_requests_total{route="/v1/predict",status="200"} 1.0' in page
+
+
+@pytest.mark.req("J91")
+def test_rollback_over_http_with_and_without_the_store(plane: Plane) -> None:
+    plane.world.champion("1.0.0")
+    plane.world.champion("1.0.1")
+    done = plane.post("/v1/rollback", {"agent": "scout", "actor": "ana", "reason": "complaints"})
+    assert (done.status_code, done.json()) == (200, {"agent": "scout", "to": "1.0.0", "everywhere": True})
+    assert plane.rolled_back == [("scout", None, "ana", "complaints")]
+    assert plane.post("/v1/rollback", {"agent": "scout", "version": "9.9.9"}).status_code == 409
+    plane.world.champion("1.0.2")
+    plane.world.store.away = True
+    here = plane.post("/v1/rollback", {"agent": "scout"})
+    assert (here.status_code, here.json()["to"], here.json()["everywhere"]) == (202, "1.0.0", False)
+    body = {"agent": "scout", "task": "topic", "inputs": ["a"]}
+    assert plane.post("/v1/predict", body).json()["predictions"][0]["version"] == "1.0.0"
+    assert plane.post("/v1/rollback", {"agent": "scout", "version": "1.0.0"}).status_code == 503
+
+
+def test_faults_are_for_drills_alone(plane: Plane) -> None:
+    plane.world.champion("1.0.0")
+    answer = plane.post("/v1/faults", {"agent": "scout", "version": "1.0.0", "kind": "wrong", "rate": 1.0})
+    assert (answer.status_code, "PERENNIAL_FAULTS" in answer.text) == (403, True)
+
+
+def test_a_drill_is_planted_shown_and_taken_away(drill: Plane) -> None:
+    drill.world.champion("1.0.0")
+    fault = {"agent": "scout", "version": "1.0.0", "kind": "wrong", "rate": 1}
+    assert drill.post("/v1/faults", fault).json() == {"planted": {**fault, "rate": 1.0}}
+    assert drill.client.get("/v1/agents").json()["drills"] is True
+    body = {"agent": "scout", "task": "topic", "inputs": ["a"]}
+    assert drill.post("/v1/predict", body).json()["predictions"][0]["output"] == "world"
+    assert drill.post("/v1/faults", {**fault, "kind": "none"}).status_code == 200
+    assert drill.post("/v1/predict", body).json()["predictions"][0]["output"] == "sports"
+    for wrong in ({**fault, "kind": "explode"}, {**fault, "rate": 2}, {**fault, "rate": "x"}, {"kind": "wrong"}):
+        assert drill.post("/v1/faults", wrong).status_code == 422
+
+
+class _Slow:
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        time.sleep(0.3)
+        return [Prediction(output="sports", confidence=0.9) for _ in texts]
+
+
+@pytest.mark.req("J111")
+def test_a_flood_is_answered_with_429_and_not_with_a_queue(tmp_path: Path) -> None:
+    plane = plane_of(tmp_path, limits=Limits(predict_threads=1, waiting=2))
+    with plane.client:
+        plane.world.champion("1.0.0", topic=_Slow())
+        codes: list[int] = []
+        body = {"agent": "scout", "task": "topic", "inputs": ["a"]}
+        threads = [
+            threading.Thread(target=lambda: codes.append(plane.post("/v1/predict", body).status_code))
+            for _ in range(10)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(codes) == {200, 429}
+        assert codes.count(200) <= 4
+    plane.world.close()
