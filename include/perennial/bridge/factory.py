@@ -1,0 +1,184 @@
+"""Makes the DAGs of every agent of the fleet: a new file in the fleet folder is a new pair of DAGs, with no other edit.
+
+Runs in the dag processor at every parse, so it reads the fleet files and nothing else: no database, no library that trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Param, TriggerRule, get_parsing_context, task
+
+from perennial.bridge import steps
+from perennial.bridge.assets import candidate_asset, due_asset
+from perennial.bridge.operators import ApproveOperator, CanaryOperator, ClaimOperator, GateOperator, RegisterOperator
+from perennial.bridge.policy import default_args
+from perennial.bridge.pools import CPU
+from perennial.domain.words import Mode, Reason
+from perennial.fleet import loader
+from perennial.fleet.agent import Agent
+from perennial.settings import load_settings
+
+CRITICAL_WEIGHT = 1000
+SHORT_STEP_SECONDS = 10.0
+TRAIN_MINUTES = 50.0  # below the lease of a claim, which is an hour
+_UUID = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+
+TRAIN_DOC = """
+### {title}
+{description}
+
+Starts by itself when **{agent}** is due: enough new rows, a correction of priority 2 or 3, drift, or a request.
+**Trigger** it here to train now with whatever waits.
+
+| task | what it does |
+|---|---|
+| admit, claim | makes waiting rows ready (checked, redacted) and claims the best of them; ends the run at once when nothing is to do |
+| validate, redact, select | batch expectations, a second look for personal data, frozen holdout and replay |
+| train, train_critical | per task of the agent, in pool `{pool}`; a critical correction takes the second and overtakes the queue |
+| evaluate, gate | champion and candidate on the same rows; the report is in the gate's log and XCom |
+| approve | only for a major version: a person answers in *Required actions* |
+| register | signs, publishes to MLflow, and starts `rollout_{agent}` |
+| settle | always runs: marks the rows trained or gives them back, and writes the run's note |
+
+Owner: {owner}. Tasks: {tasks}. Trainer: `{trainer}`.
+"""
+
+ROLLOUT_DOC = """
+### {title}
+Brings the newest released version of **{agent}** to its users: verified, replayed in shadow, then {shares} of the keys, then all.
+
+A step waits for at least {samples} answers of the candidate. Errors, latency and agreement with outcomes decide; no data is
+never a pass. A bad verdict fails the step and `revert` puts the champion back, as does marking the run failed.
+A newer candidate supersedes this one. After 100 % `rollout_watch` keeps watching.
+"""
+
+
+def fleet_dags(build: Callable[[Agent], DAG]) -> dict[str, DAG]:
+    """One DAG per agent that loads, by id. A broken fleet file costs its own agent alone; ``fleet_check`` names it."""
+    fleet = loader.load(load_settings().fleet_folder)
+    wanted = get_parsing_context().dag_id  # a task's process parses for one DAG alone
+    mine = [agent for agent in fleet.agents if wanted is None or wanted.endswith(f"_{agent.name}")]
+    dags = [build(agent) for agent in mine]
+    return {dag.dag_id: dag for dag in dags}
+
+
+def train_dag(agent: Agent) -> DAG:
+    """``train_<agent>``: from claimed rows to a registered version."""
+    with DAG(
+        dag_id=f"train_{agent.name}",
+        description=f"Retrains {agent.name} from its buffer",
+        schedule=[due_asset(agent.name)],
+        max_active_runs=1,
+        catchup=False,
+        is_paused_upon_creation=False,
+        default_args=default_args(agent.owner),
+        params=_train_params(),
+        tags=_tags(agent, "train"),
+        doc_md=_train_doc(agent),
+    ) as dag:
+        admitted = _step(steps.admit, pool=CPU)(agent.name)
+        claimed = ClaimOperator(task_id="claim", agent=agent.name)
+        selected = _step(steps.select)()
+        trained = _training(agent, "train", 1).expand(task_name=selected)
+        urgent = _training(agent, "train_critical", CRITICAL_WEIGHT).expand(task_name=selected)
+        any_trained = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
+        evaluated = _step(steps.evaluate, pool=CPU, minutes=30, trigger_rule=any_trained)()
+        gate = GateOperator(task_id="gate")
+        approve = ApproveOperator(
+            task_id="approve",
+            subject=f"Release a major version of {agent.name}?",
+            body="{{ ti.xcom_pull(task_ids='gate')['text'] }}",
+        )
+        register = RegisterOperator(
+            task_id="register",
+            outlets=[candidate_asset(agent.name)],
+            trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
+        )
+        settle = _step(steps.settle, retries=5)()
+        # two looks at the same claimed rows that need not wait for each other: half a second less for a correction
+        checks = [_step(steps.validate, pool=CPU)(), _step(steps.redact, pool=CPU)()]
+        admitted >> claimed >> checks >> selected
+        [trained, urgent] >> evaluated >> gate >> [approve, register]
+        approve >> register >> settle
+        settle.as_teardown(setups=claimed)
+    return dag
+
+
+def rollout_dag(agent: Agent) -> DAG:
+    """``rollout_<agent>``: from a registered version to the champion. Two may run: the newer supersedes the older."""
+    shares = [step for step in agent.rollout.steps if step < 1.0]
+    longest = timedelta(seconds=agent.rollout.max_hold_seconds + 300)
+    # a short step ends within the task; a long one must not hold a worker
+    patience = agent.rollout.step_seconds + 2 if agent.rollout.step_seconds <= SHORT_STEP_SECONDS else 0.0
+    with DAG(
+        dag_id=f"rollout_{agent.name}",
+        description=f"Brings new versions of {agent.name} to production, step by step",
+        schedule=[candidate_asset(agent.name)],
+        max_active_runs=4,
+        catchup=False,
+        is_paused_upon_creation=False,
+        default_args=default_args(agent.owner),
+        tags=_tags(agent, "rollout"),
+        doc_md=ROLLOUT_DOC.format(
+            title=f"Roll out {agent.name}", agent=agent.name, samples=agent.rollout.min_samples,
+            shares=", ".join(f"{share:.0%}" for share in shares) or "no share",
+        ),
+    ) as dag:  # fmt: skip
+        verified = _step(steps.verify)(agent.name)
+        before = _step(steps.shadow, pool=CPU)()
+        verified >> before
+        for index in range(len(shares)):
+            step = CanaryOperator(
+                task_id=f"canary_{index + 1}",
+                index=index,
+                patience=patience,
+                longest=longest,
+                execution_timeout=longest,
+            )
+            before >> step
+            before = step
+        promoted = _step(steps.full)()
+        revert = _step(steps.revert, retries=5)()
+        before >> promoted >> revert
+        revert.as_teardown(setups=verified)
+    return dag
+
+
+def _step(function: Callable[..., Any], *, minutes: float = 10, **options: Any) -> Any:
+    """A plain function as a task of its own name. Results are one small XCom, never one per key."""
+    return task(
+        task_id=function.__name__, execution_timeout=timedelta(minutes=minutes), multiple_outputs=False, **options
+    )(function)
+
+
+def _training(agent: Agent, name: str, weight: int) -> Any:
+    return task(
+        task_id=name, pool=agent.pool, priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES),
+        multiple_outputs=False, map_index_template="{{ task.op_kwargs['task_name'] }}",
+    )(steps.train)  # fmt: skip
+
+
+def _train_params() -> dict[str, Param]:
+    return {
+        "mode": Param("auto", enum=[word.value for word in Mode], description="online: heads only; batch: encoder too"),
+        "reason": Param("request", enum=[word.value for word in Reason], description="Why, for the job's record"),
+        "job_id": Param(
+            None, type=["null", "string"], pattern=_UUID, description="UUID of the job, when the caller brings one"
+        ),
+        "force": Param(False, type="boolean", description="Train although nothing says that it is due"),
+        "overrides": Param({}, type="object", description="Settings of this one training, kept in the job's record"),
+    }
+
+
+def _tags(agent: Agent, kind: str) -> list[str]:
+    return sorted({"perennial", kind, f"agent:{agent.name}", *agent.tags})
+
+
+def _train_doc(agent: Agent) -> str:
+    return TRAIN_DOC.format(
+        title=f"Train {agent.name}", description=agent.description, agent=agent.name, pool=agent.pool, owner=agent.owner,
+        tasks=", ".join(one.name for one in agent.tasks), trainer=agent.trainer.key,
+    )  # fmt: skip

@@ -1,0 +1,208 @@
+"""Operators that are more than a call of a flow: they skip, wait for a person, defer, or carry links."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
+from airflow.sdk import BaseOperator
+from airflow.sdk.bases.skipmixin import SkipMixin
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from perennial.bridge.links import GatewayLink, ModelRunLink, ModelVersionLink
+from perennial.bridge.notes import note_run
+from perennial.bridge.requests import request_of
+from perennial.bridge.triggers import CanaryTrigger
+from perennial.domain.job import BatchRef
+
+APPROVAL_WAIT = timedelta(hours=24)
+AFTER_APPROVAL = timedelta(hours=1)  # for what comes after the answer
+_RESULT = "return_value"
+_LOOK_SECONDS = 0.5
+
+
+def batch_of(context: Any) -> BatchRef:
+    """The claim of this run. Pulled rather than passed, so that the graph shows order and not who reads whose id."""
+    return BatchRef.from_dict(context["ti"].xcom_pull(task_ids="claim"))
+
+
+def rollout_of(context: Any) -> dict[str, Any]:
+    """The rollout that this run's ``verify`` opened."""
+    return dict(context["ti"].xcom_pull(task_ids="verify"))
+
+
+class _SkippingOperator(BaseOperator, SkipMixin):  # type: ignore[misc]
+    """Says its result, then skips some of the tasks below it."""
+
+    inherits_from_skipmixin = True
+
+    def finish(self, context: Any, result: dict[str, Any], skip: Sequence[str]) -> dict[str, Any]:
+        """Return the result; with anything to skip, push it first, since skipping ends the task by an exception."""
+        if not skip:
+            return result
+        context["ti"].xcom_push(key=_RESULT, value=result)
+        self.skip(ti=context["ti"], tasks=[context["task"].dag.get_task(name) for name in skip])
+        return result
+
+
+class ClaimOperator(_SkippingOperator):
+    """Claims rows for this run; skips the whole run when there is nothing to do.
+
+    A claim that holds a critical correction (priority 3) goes through ``train_critical``, whose weight overtakes the waiting
+    trainings of other agents in the pool; any other goes through ``train``. Airflow fixes a task's weight when its run is made, before
+    anyone knows what will be claimed, hence two tasks.
+    """
+
+    def __init__(self, *, agent: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.agent = agent
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """The batch reference for all tasks below."""
+        from perennial.bridge.hooks import task_ports
+        from perennial.flows import train
+
+        ports = task_ports()
+        request = request_of(self.agent, context)
+        ref = train.claim(ports, request)
+        if ref is None:
+            job = ports.buffer.job_of_run(request.run_id)
+            reason = f"{self.agent}: {job.note if job is not None and job.note else 'nothing is due any more'}"
+            note_run(context, reason)
+            raise AirflowSkipException(reason)
+        critical = any(row.priority >= 3 for row in ports.buffer.claimed_rows(ref.job_id, ref.attempt))
+        return self.finish(context, ref.as_dict(), ["train" if critical else "train_critical"])
+
+
+class GateOperator(_SkippingOperator):
+    """Asks the gates; lets only what passes go on, and what needs a person to ``approve``."""
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """The verdict with its page."""
+        from perennial.bridge.hooks import task_ports
+        from perennial.flows import train
+
+        verdict = train.gate(task_ports(), batch_of(context))
+        self.log.info("%s", verdict["text"])
+        skip = {"pass": ["approve"], "approve": []}.get(verdict["action"], ["approve", "register"])
+        return self.finish(context, verdict, skip)
+
+
+class ApproveOperator(ApprovalOperator):  # type: ignore[misc]
+    """Waits for a person in Airflow's required actions, with the gate's page as evidence.
+
+    The answer is written into our own table with the name of who gave it; ``register`` reads that table alone, so marking this task
+    as successful promotes nothing. No answer in time is a refusal, also when somebody sets another default.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("response_timeout", APPROVAL_WAIT)
+        super().__init__(defaults=self.REJECT, **kwargs)
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Hold the claim for as long as a person may take, then park: no process and no trigger waits.
+
+        Nobody is asked twice for the same bytes. Airflow may run this again after the answer: when the answer is quicker than the
+        executor's report of the parked process, the scheduler takes the resumed task for a killed one.
+        """
+        from perennial.bridge.hooks import task_ports
+
+        ref, ports = batch_of(context), task_ports()
+        report = ports.ledger.gate_report(ref.job_id)
+        approval = ports.ledger.live_approval(ref.job_id, report.content_digest) if report is not None else None
+        if approval is not None:
+            self.log.info("%s approved this already", approval.actor)
+            return {"approved": True, "actor": approval.actor}
+        ports.buffer.renew(ref.job_id, ref.attempt, (self.response_timeout + AFTER_APPROVAL).total_seconds())
+        return dict(super().execute(context))  # never returns: it raises what parks the task
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        """Record the decision; a refusal skips what comes next."""
+        from perennial.bridge.hooks import task_ports
+        from perennial.flows import train
+
+        answer = HITLOperator.execute_complete(self, context=context, event=event)
+        person = answer["responded_by_user"]
+        approved = person is not None and list(answer["chosen_options"]) == [self.APPROVE]
+        actor = str(person["name"] or person["id"]) if person else "nobody"
+        comment = "" if person else f"no answer within {self.response_timeout}"
+        decision = train.record_decision(task_ports(), batch_of(context), approved, actor, comment)
+        context["ti"].xcom_push(key=_RESULT, value=decision)
+        if not approved:
+            self.log.info("refused by %s", actor)
+            self.skip(ti=context["ti"], tasks=[context["task"].dag.get_task("register")])
+        return decision
+
+
+class RegisterOperator(BaseOperator):  # type: ignore[misc]
+    """Publishes the candidate, if a live verdict (and approval) covers its bytes; its outlet starts the rollout."""
+
+    operator_extra_links = (ModelRunLink(), ModelVersionLink())
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.links: dict[str, str] = {}
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Version, digest and links."""
+        from perennial.bridge.hooks import task_ports
+        from perennial.flows import train
+
+        released = train.register(task_ports(), batch_of(context))
+        self.links = released
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = {"version": released["version"], "digest": released["digest"]}
+        return released
+
+
+class CanaryOperator(BaseOperator):  # type: ignore[misc]
+    """One step of a rollout: gives the candidate its share, then waits for the verdict, in the triggerer when it takes longer.
+
+    The share is set before anything waits, and setting it again changes nothing, so a killed task can run again.
+
+    :param index: step of the plan, from 0
+    :param patience: seconds that the task looks by itself before it defers; a deferral and its resumption cost about three
+    :param longest: how long the step may wait in all
+    """
+
+    operator_extra_links = (GatewayLink(),)
+
+    def __init__(self, *, index: int, patience: float, longest: timedelta, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.index, self.patience, self.longest = index, patience, longest
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Begin the step, and end it if the verdict comes soon."""
+        from perennial.bridge.hooks import task_ports
+        from perennial.flows import rollout
+
+        ref, ports = rollout_of(context), task_ports()
+        verdict = rollout.begin_step(ports, ref, self.index)
+        self.log.info("%s: %s", verdict["action"], verdict["reason"])
+        until = time.monotonic() + self.patience
+        while verdict["action"] == "hold" and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+            verdict = rollout.look(ports, ref, self.index)
+        if verdict["action"] == "hold":
+            self.defer(
+                trigger=CanaryTrigger(ref=ref, index=self.index), method_name="execute_complete", timeout=self.longest
+            )
+        return self.execute_complete(context, verdict)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        """End the step with its verdict."""
+        self.log.info("%s: %s", event["action"], event["reason"])
+        return settle_verdict(event)
+
+
+def settle_verdict(verdict: dict[str, Any]) -> dict[str, Any]:
+    """Go on, or end this rollout: a newer candidate skips the rest, anything but a promotion fails the task."""
+    action = verdict["action"]
+    if action == "promote":
+        return verdict
+    if action == "superseded":
+        raise AirflowSkipException(f"superseded: {verdict['reason']}")
+    raise AirflowFailException(f"{action}: {verdict['reason']}")

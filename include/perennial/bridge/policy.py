@@ -1,0 +1,33 @@
+"""What every task of ours has in common: timeouts, seconds between tries, and which errors are hopeless."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+
+from perennial import errors
+
+RETRIES = 2
+
+# A repeat of these meets the same answer; everything else (a store or MLflow that is away, a killed worker) is tried again.
+HOPELESS = (
+    errors.StaleClaim, errors.EmptyBatch, errors.UnknownLabel, errors.ValidationFailed, errors.GuardError,
+    errors.IncompleteManifest, errors.UntrustedBundle, errors.PromotionRefused, errors.RolloutError, errors.FleetError,
+    errors.NotConfigured, errors.SourceError,
+)  # fmt: skip
+
+
+def default_args(owner: str = "perennial") -> dict[str, Any]:
+    """``default_args`` of a generated DAG. Weights are absolute, so that only a critical training overtakes."""
+    return {
+        "owner": owner,
+        "retries": RETRIES,
+        "retry_delay": timedelta(seconds=2),
+        "max_retry_delay": timedelta(seconds=15),
+        "retry_exponential_backoff": 2.0,
+        "retry_policy": ExceptionRetryPolicy(rules=[RetryRule(exception=list(HOPELESS), action=RetryAction.FAIL)]),
+        "execution_timeout": timedelta(minutes=10),
+        "weight_rule": "absolute",
+    }

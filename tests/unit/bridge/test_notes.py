@@ -1,0 +1,89 @@
+"""Run notes against a small server that behaves like Airflow's API."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from perennial.bridge import notes
+from perennial.settings import Settings
+
+
+class Api(BaseHTTPRequestHandler):
+    """Gives tokens and takes notes; refuses the tokens in ``refused``."""
+
+    seen: list[tuple[str, str, Any, str | None]] = []
+    refused: set[str] = set()
+    issued = 0
+
+    def do_POST(self) -> None:
+        self._answer(201, {"access_token": f"t{Api.issued}"})
+        Api.issued += 1
+
+    def do_PATCH(self) -> None:
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        self._answer(401 if token in Api.refused else 200, {})
+
+    def _answer(self, status: int, body: Any) -> None:
+        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        Api.seen.append((self.command, self.path, sent, self.headers.get("Authorization")))
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, *args: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def settings() -> Iterator[Settings]:
+    Api.seen, Api.refused, Api.issued = [], set(), 0
+    notes._tokens.clear()
+    server = HTTPServer(("127.0.0.1", 0), Api)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Settings(airflow_url=f"http://127.0.0.1:{server.server_port}/", airflow_user="machine", airflow_password="pw")
+    server.shutdown()
+
+
+@pytest.mark.req("D11")
+def test_a_note_is_written_as_the_machine_user_with_one_login(settings: Settings) -> None:
+    notes.write_note(settings, "train_scout", "asset__2026-11-21T06:00:00+00:00_x", "scout 1.0.1 registered")
+    notes.write_note(settings, "train_scout", "r2", "y" * 2000)
+    login, first, second = Api.seen
+    assert login[:3] == ("POST", "/auth/token", {"username": "machine", "password": "pw"})
+    assert first == (
+        "PATCH", "/api/v2/dags/train_scout/dagRuns/asset__2026-11-21T06%3A00%3A00%2B00%3A00_x",
+        {"note": "scout 1.0.1 registered"}, "Bearer t0",
+    )  # fmt: skip
+    assert len(second[2]["note"]) < 1000
+
+
+def test_an_expired_token_costs_one_fresh_login(settings: Settings) -> None:
+    notes.write_note(settings, "d", "r", "one")
+    Api.refused = {"t0"}
+    notes.write_note(settings, "d", "r", "two")
+    assert [entry[0] for entry in Api.seen] == ["POST", "PATCH", "PATCH", "POST", "PATCH"]
+    assert Api.seen[-1][2:] == ({"note": "two"}, "Bearer t1")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"airflow_password": None}, {"airflow_url": "http://127.0.0.1:1"}, {"airflow_url": "file:///etc/passwd"}],
+)
+def test_a_note_that_cannot_be_written_fails_nothing(
+    changes: dict[str, Any], settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = settings.model_copy(update=changes)
+    monkeypatch.setattr(notes, "load_settings", lambda: broken)
+    run = SimpleNamespace(dag_id="train_scout", run_id="r")
+    with caplog.at_level(logging.WARNING):
+        notes.note_run({"dag_run": run}, "text")
+    assert "the note of train_scout r was not written" in caplog.text
+    assert "pw" not in caplog.text
