@@ -1,0 +1,53 @@
+"""`perennial migrate` and `perennial held`: what a deployment and its people need now and then."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("migrate")(migrate)
+    app.command("held")(held)
+
+
+def migrate() -> None:
+    """Bring the database of PERENNIAL_OWNER_DATABASE_URL up to date; does nothing when it is."""
+    from perennial.settings import load_settings
+    from perennial.storage.migrate import migrate as apply
+
+    fresh = apply(load_settings().owner_url())
+    typer.echo("\n".join(f"applied {name}" for name in fresh) or "the database is up to date")
+
+
+def held(
+    agent: Annotated[str, typer.Argument(help="whose held rows")],
+    release: Annotated[bool, typer.Option(help="let them train again")] = False,
+    drop: Annotated[bool, typer.Option(help="take them out of training for good")] = False,
+    reason: Annotated[str, typer.Option(help="for the audit log")] = "",
+) -> None:
+    """Rows of an agent that two trainings refused wait for you: count them, release them, or drop them."""
+    from perennial.audit.log import PostgresAuditLog
+    from perennial.ingest.aside import drop_held, release_held
+    from perennial.settings import load_settings
+    from perennial.storage.database import Database
+    from perennial.wiring import ports
+
+    settings = load_settings()
+    if not release and not drop:
+        counts = ports(settings).buffer.counts(agent)
+        rows = {task: count for (task, state), count in sorted(counts.items()) if state == "held"}
+        typer.echo("\n".join(f"{task}: {count} held" for task, count in rows.items()) or f"no row of {agent} is held")
+        return
+    if release and drop:
+        raise typer.BadParameter("choose --release or --drop")
+    database, actor = Database(settings.app_url()), getpass.getuser()
+    count = release_held(database, agent) if release else drop_held(database, agent, actor)
+    verb = "released" if release else "dropped"
+    PostgresAuditLog(database).append(
+        actor=actor, action=f"held_{verb}", agent=agent, subject=agent, detail={"rows": count, "reason": reason}
+    )
+    typer.echo(f"{verb} {count} rows of {agent}")

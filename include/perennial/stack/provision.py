@@ -1,0 +1,132 @@
+"""Steps that prepare a deployment: ``python -m perennial.stack.provision databases|airflow|keys|forget JOB``.
+
+They run in processes of their own, so that the supervisor needs no driver. Each may be repeated. The supervisor starts
+them, and so does docker-compose.yaml, with the passwords in the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from perennial.errors import NotConfigured, PerennialError, StackError
+from perennial.settings import load_settings
+from perennial.stack.files import write_private
+from perennial.stack.home import Home, home
+from perennial.stack.secrets import Secrets, read_or_make, signing_keys
+from perennial.storage.queries import load
+
+_ROLES = ("perennial_owner", "perennial_app", "perennial_admit", "airflow", "mlflow")
+_JOB_TYPES = ("SchedulerJob", "TriggererJob", "DagProcessorJob")
+_OWNERS = {"airflow": "airflow", "mlflow": "mlflow", "perennial": "perennial_owner"}
+
+
+def _connect(database: str) -> Any:
+    import psycopg
+
+    url = os.environ.get("PERENNIAL_SUPERUSER_URL") or os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
+    if not url:
+        raise NotConfigured("PERENNIAL_SUPERUSER_URL", "this step is started by the supervisor")
+    parts = urlsplit(url.replace("postgresql+psycopg2://", "postgresql://", 1))
+    return psycopg.connect(urlunsplit(parts._replace(path=f"/{database}")), autocommit=True, connect_timeout=10)
+
+
+def _password(role: str, secrets: Secrets) -> str:
+    return os.environ.get(f"PERENNIAL_PASSWORD_{role.upper()}") or str(getattr(secrets, role))
+
+
+def databases(secrets: Secrets) -> None:
+    """Roles with their passwords, one database each for Airflow, MLflow and Perennial, and Perennial's migrations.
+
+    A role's password is PERENNIAL_PASSWORD_<ROLE>, or the one in the home folder.
+    """
+    from psycopg import sql
+
+    from perennial.storage.migrate import migrate
+
+    queries = load("perennial.stack")
+    with _connect("postgres") as admin:
+        roles = {row[0] for row in admin.execute(queries["roles"])}
+        for role in _ROLES:
+            verb = queries["change_role"] if role in roles else queries["make_role"]
+            admin.execute(
+                sql.SQL(verb).format(role=sql.Identifier(role), password=sql.Literal(_password(role, secrets)))
+            )
+        known = {row[0] for row in admin.execute(queries["databases"])}
+        for name in sorted(set(_OWNERS) - known):
+            words = {"database": sql.Identifier(name), "owner": sql.Identifier(_OWNERS[name])}
+            admin.execute(sql.SQL(queries["make_database"]).format(**words))
+        for name in _OWNERS:
+            admin.execute(sql.SQL(queries["close_database"]).format(database=sql.Identifier(name)))
+        for role in ("perennial_app", "perennial_admit"):
+            admin.execute(sql.SQL(queries["open_database"]).format(role=sql.Identifier(role)))
+    applied = migrate(load_settings().owner_url())
+    print(f"migrations applied now: {', '.join(applied) or 'none'}")
+
+
+def airflow_tables() -> None:
+    """``airflow db migrate``, unless this very version of Airflow did it before (noted as the database's comment).
+
+    Jobs of an earlier life of the stack are forgotten: nothing of Airflow runs yet.
+    """
+    from psycopg import sql
+
+    queries = load("perennial.stack")
+    wanted = f"migrated by apache-airflow {version('apache-airflow')}"
+    with _connect("airflow") as database:
+        row = database.execute(queries["note_of_database"]).fetchone()
+        if row is not None and row[0] == wanted:
+            for job_type in _JOB_TYPES:
+                database.execute(queries["forget_jobs"], {"job_type": job_type})
+            return
+        code = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=False).returncode
+        if code:
+            raise StackError(f"`airflow db migrate` ended with exit code {code}; its words are above")
+        database.execute(sql.SQL(queries["write_note"]).format(note=sql.Literal(wanted)))
+
+
+def forget(job_type: str) -> None:
+    """Mark earlier jobs of a component as failed: their processes are dead, there is one of each kind, and it starts now.
+
+    Airflow would find out by itself after its health threshold; until then tasks of a dead scheduler stay "running"
+    and triggers of a dead triggerer belong to nobody.
+    """
+    with _connect("airflow") as database:
+        database.execute(load("perennial.stack")["forget_jobs"], {"job_type": job_type})
+
+
+def keys(place: Home) -> None:
+    """The signing key (its password is PERENNIAL_SIGNING_KEY_PASSWORD, or the one in the home folder) and Airflow's logins."""
+    place.make()
+    secrets = read_or_make(place)
+    signing_keys(place, os.environ.get("PERENNIAL_SIGNING_KEY_PASSWORD") or secrets.signing_key_password)
+    if not place.passwords_file.exists():
+        write_private(place.passwords_file, json.dumps(secrets.logins()))
+
+
+def main(words: list[str]) -> int:
+    """Do one step; the exit code says whether it worked."""
+    match words:
+        case ["databases"]:
+            databases(read_or_make(home()))
+        case ["keys"]:
+            keys(home())
+        case ["airflow"]:
+            airflow_tables()
+        case ["forget", job_type]:
+            forget(job_type)
+        case _:
+            raise StackError("say databases, airflow, keys or forget JOB_TYPE")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except PerennialError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

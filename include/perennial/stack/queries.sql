@@ -1,0 +1,52 @@
+-- What the embedded stack does to its own server. Words in braces are filled in by psycopg.sql, which quotes them.
+
+-- name: roles
+SELECT rolname FROM pg_roles
+
+-- name: make_role
+CREATE ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {password}
+
+-- name: change_role
+ALTER ROLE {role} PASSWORD {password}
+
+-- name: databases
+SELECT datname FROM pg_database
+
+-- name: make_database
+CREATE DATABASE {database} OWNER {owner}
+
+-- name: close_database
+REVOKE ALL ON DATABASE {database} FROM PUBLIC
+
+-- name: open_database
+GRANT CONNECT, TEMPORARY ON DATABASE perennial TO {role}
+
+-- name: note_of_database
+SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()
+
+-- name: write_note
+COMMENT ON DATABASE airflow IS {note}
+
+-- name: forget_jobs
+UPDATE job SET state = 'failed', end_date = now() WHERE job_type = %(job_type)s AND state = 'running'
+
+-- name: why_not_training
+-- Per agent, by probes that stop at their limit: what waits, what runs, how the last training ended.
+SELECT l.agent, l.update_threshold AS threshold, waiting.n AS waiting, urgent.yes AS urgent, held.n AS held,
+       running.job_id::text AS job_id, running.run_id, running.status::text AS status, running.alive, running.seconds AS running_seconds,
+       last.status::text AS last_status, last.note AS last_note, last.seconds AS last_seconds
+FROM perennial.limits l
+CROSS JOIN LATERAL (SELECT count(*)::integer AS n FROM (
+    SELECT 1 FROM perennial.examples e
+    WHERE e.agent = l.agent AND e.state IN ('raw', 'ready') AND e.job_id IS NULL LIMIT l.update_threshold) w) waiting
+CROSS JOIN LATERAL (SELECT EXISTS (SELECT 1 FROM perennial.examples e
+    WHERE e.agent = l.agent AND e.state IN ('raw', 'ready') AND e.job_id IS NULL AND e.priority >= 2) AS yes) urgent
+CROSS JOIN LATERAL (SELECT count(*)::integer AS n FROM (
+    SELECT 1 FROM perennial.examples e WHERE e.agent = l.agent AND e.state IN ('held', 'quarantined') LIMIT 1000) h) held
+LEFT JOIN LATERAL (SELECT j.job_id, j.run_id, j.status, j.lease_until >= clock_timestamp() AS alive,
+           extract(epoch FROM clock_timestamp() - j.started_at)::float AS seconds
+    FROM perennial.jobs j WHERE j.agent = l.agent AND j.status IN ('validating', 'training', 'evaluating') LIMIT 1) running ON true
+LEFT JOIN LATERAL (SELECT j.status, j.note, extract(epoch FROM clock_timestamp() - j.completed_at)::float AS seconds
+    FROM perennial.jobs j WHERE j.agent = l.agent AND j.status IN ('completed', 'failed', 'cancelled')
+    ORDER BY j.created_at DESC LIMIT 1) last ON true
+WHERE l.active ORDER BY l.agent
