@@ -32,6 +32,9 @@ class Server:
         return f"postgresql://{role}:{_PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
+        """Start, also after ``kill``: once its orphaned children have let the data folder go."""
+        while any(_works_in(process, self.data) for process in Path("/proc").glob("[0-9]*")):
+            time.sleep(0.02)
         self.process = subprocess.Popen(
             [*_as_other_user(), str(_bin("postgres")), "-D", str(self.data), "-p", str(self.port), "-h", "127.0.0.1",
              "-k", "", "-c", "max_connections=200", "-c", "autovacuum=off", "-c", "log_min_messages=fatal"],
@@ -52,6 +55,13 @@ class Server:
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def _works_in(process: Path, folder: Path) -> bool:
+    try:
+        return os.readlink(process / "cwd") == str(folder)
+    except OSError:
+        return False
 
 
 def _bin(name: str) -> Path:

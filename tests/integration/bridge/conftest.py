@@ -21,11 +21,12 @@ def airflow_stack(request: pytest.FixtureRequest, postgres_server: Server) -> It
     """Airflow with the repository's DAGs for three agents, on stub flows."""
     with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as admin:
         admin.execute("CREATE DATABASE airflow_bridge")
+        admin.execute("CREATE DATABASE perennial_bridge TEMPLATE template_perennial")
     home = Path(tempfile.mkdtemp(prefix="perennial-bridge-"))
     stack = Stack(
         home=home,
         airflow_db=postgres_server.url("airflow_bridge"),
-        perennial_db=postgres_server.url("template_perennial"),
+        perennial_db=postgres_server.url("perennial_bridge"),
     )
     try:
         stack.start(*AGENTS)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from perennial.serving.metrics import Metrics
 from perennial.serving.recorder import Recorder
 from perennial.serving.store import PostgresServing
 from perennial.storage.database import Database as Pool
-from tests.postgres_fixture import Database, Server
+from tests.postgres_fixture import Database
 from tests.unit.api.conftest import RECORD
 from tests.unit.serving.world import Fixed, Shelf
 
@@ -50,20 +48,6 @@ class Deployment:
     def served(self) -> str | None:
         shown = self.gateway.agents().get("scout")
         return None if shown is None else shown["champion"]
-
-
-def restart(server: Server) -> None:
-    """Start a killed server again, once its orphaned children have let the data folder go."""
-    while any(_works_in(process, server.data) for process in Path("/proc").glob("[0-9]*")):
-        time.sleep(0.02)
-    server.start()
-
-
-def _works_in(process: Path, folder: Path) -> bool:
-    try:
-        return os.readlink(process / "cwd") == str(folder)
-    except OSError:
-        return False
 
 
 @pytest.fixture

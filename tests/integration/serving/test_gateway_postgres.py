@@ -17,7 +17,7 @@ from perennial.api.services import Services
 from perennial.domain.words import State
 from perennial.ingest.door import Door
 from perennial.serving.feedback import Outcomes
-from tests.integration.serving.conftest import PLAN, Deployment, restart
+from tests.integration.serving.conftest import PLAN, Deployment
 from tests.postgres_fixture import Server
 from tests.unit.serving.world import Fixed
 
@@ -120,7 +120,7 @@ def test_postgresql_killed_under_load_fails_no_request_and_loses_no_recording(
         assert deployment.gateway.predict("scout", "topic", ["after"])[0].version == "1.0.0"
         time.sleep(0.5)
     finally:
-        restart(postgres_server)
+        postgres_server.start()
         stop.set()
         for thread in threads:
             thread.join()
@@ -164,7 +164,7 @@ def test_postgresql_killed_under_ingest_loses_nothing_that_was_acknowledged(
                 before = len(acknowledged)
                 _until(lambda before=before: len(acknowledged) >= before + 200, 60)
                 postgres_server.kill()
-                restart(postgres_server)
+                postgres_server.start()
             before = len(acknowledged)
             _until(lambda: len(acknowledged) >= before + 200, 60)
         finally:
