@@ -23,6 +23,7 @@ test: install browser check ## every check and test
 
 check: install ## style, types, layers
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

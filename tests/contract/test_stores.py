@@ -420,6 +420,18 @@ def test_49_rows_are_not_due_and_50_are_also_with_a_holdout(store: Store) -> Non
     assert store.buffer.due("scout").waiting == 0
 
 
+def test_right_answers_kept_for_a_fair_holdout_call_for_no_training(store: Store) -> None:
+    store.buffer.sync_agents([record(holdout=0.99, threshold=10, most=20)])
+    store.buffer.add_many([row(f"text {n}", source=Source.SAMPLE) for n in range(40)])
+    assert (store.buffer.due("scout").due, store.buffer.waiting()) == (False, {"scout": 0})
+    store.admit()
+    assert (store.buffer.due("scout").due, store.buffer.waiting()) == (False, {"scout": 0})
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert len(store.buffer.holdout("scout", TASK, later, 1000)) >= 39  # the buffer's limit of 20 does not bind them
+    store.buffer.add_many([row(f"other {n}") for n in range(10)])
+    assert store.buffer.due("scout").reason is Reason.THRESHOLD
+
+
 @pytest.mark.req("J33", "J42", "K42")
 @pytest.mark.parametrize("priority", [2, 3])
 def test_one_urgent_correction_is_due_at_once(store: Store, priority: int) -> None:

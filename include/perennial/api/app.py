@@ -118,7 +118,7 @@ class _Plane:
         pairs = [
             (one.get("prediction_id"), one.get("actual")) if isinstance(one, dict) else (None, None) for one in given
         ]
-        told = self._services.outcomes.tell(pairs, self._services.gateway.kind_of)
+        told = self._services.outcomes.tell(pairs, self._services.gateway.task_of)
         rejected = sum(item.result is OutcomeResult.REJECTED for item in told)
         results = [
             {key: value for key, value in {

@@ -23,7 +23,7 @@ LIBRARIES = (
 ROOMS = (
     "perennial.wiring", "perennial.flows.due", "perennial.flows.harvest", "perennial.flows.train", "perennial.flows.rollout",
     "perennial.flows.watch", "perennial.flows.fleet_check", "perennial.guard.redactor", "perennial.guard.validation",
-    "perennial.trainers.catalogue", "perennial.bridge.factory", "perennial.bridge.sensors",
+    "perennial.trainers.catalogue", "perennial.trainers._ewc_run", "perennial.bridge.factory", "perennial.bridge.sensors",
 )  # fmt: skip
 
 # numpy's OpenBLAS starts its threads at import, and a fork copies none of them but every lock they hold;

@@ -36,6 +36,7 @@ class Source(StrEnum):
     """How an example came in."""
 
     EXAMPLE = "example"
+    SAMPLE = "sample"  # a right answer, kept so that the holdout is a fair sample of production
     FEEDBACK = "feedback"
     CORRECTION = "correction"
     IMPORT = "import"

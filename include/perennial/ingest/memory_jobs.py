@@ -107,7 +107,9 @@ class MemoryJobs:
                 for row in sorted(ready, key=lambda row: row.worth, reverse=True)[:limit]:
                     row.state, row.job_id, row.attempt = State.CLAIMED, job_id, attempt
                 uncounted = [
-                    row for row in self.state.of(agent) if row.holdout and row.waiting and row.state is State.READY
+                    row
+                    for row in self.state.of(agent)
+                    if row.holdout and row.job_id is None and row.state is State.READY
                 ]
                 for row in uncounted[:limit]:
                     row.job_id = job_id

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from perennial.domain.example import Example, TrainingRow
-from perennial.domain.words import JSON, State
+from perennial.domain.words import JSON, Source, State
 from perennial.ingest.digests import input_digest, plain_digest
 from perennial.ingest.results import Job, Offset, Performance, Rejection
 
@@ -50,7 +50,8 @@ class Row:
 
     @property
     def waiting(self) -> bool:
-        return self.state in (State.RAW, State.READY) and self.job_id is None
+        fair_sample = self.example.source is Source.SAMPLE and (self.holdout or self.state is State.RAW)
+        return self.state in (State.RAW, State.READY) and self.job_id is None and not fair_sample
 
     @property
     def regression(self) -> bool:

@@ -14,15 +14,15 @@ from perennial.domain.example import Example
 from perennial.domain.words import JSON, Source, TaskKind
 from perennial.errors import InvalidExample
 from perennial.ingest.checks import id_of, json_of
-from perennial.ingest.digests import input_digest, plain_digest
+from perennial.ingest.digests import input_digest, plain_digest, share
 from perennial.ingest.door import uncertainty_of
 from perennial.rollout.agreement import correctness
 from perennial.rollout.rows import Answered, Outcome
 from perennial.serving.metrics import Metrics
 from perennial.serving.recorder import ExampleSink, Recorder
-from perennial.serving.store import Recorded, ServingStore
+from perennial.serving.store import Recorded, ServingStore, TaskInfo
 
-KindOf: TypeAlias = Callable[[str, str], TaskKind]  # (agent, task) -> kind
+TaskOf: TypeAlias = Callable[[str, str], TaskInfo]  # (agent, task) -> what is served under that name
 _NAMESPACE = UUID("6f1f3a55-3d0c-4d53-9f57-0c8f4f6f2a11")
 
 
@@ -71,11 +71,11 @@ class Outcomes:
     def __init__(self, store: ServingStore, recorder: Recorder, sink: ExampleSink | None, metrics: Metrics) -> None:
         self._store, self._recorder, self._sink, self._metrics = store, recorder, sink, metrics
 
-    def tell(self, pairs: Sequence[tuple[object, object]], kinds: KindOf) -> list[Told]:
+    def tell(self, pairs: Sequence[tuple[object, object]], task_of: TaskOf) -> list[Told]:
         """Write outcomes given as (prediction id, actual). Raises StoreUnavailable when not all could be written:
         repeat the call.
 
-        ``kinds`` knows each task's kind. An example keeps one id per prediction, so a repeat adds nothing twice.
+        ``task_of`` knows each task's kind and holdout share. An example keeps one id per prediction, so a repeat adds nothing twice.
         """
         results: list[Told | None] = [None] * len(pairs)
         checked: dict[int, tuple[UUID, JSON]] = {}
@@ -93,13 +93,13 @@ class Outcomes:
                 unknown = InvalidExample("prediction_id", "is not known", "send the id that /v1/predict answered with")
                 results[index] = _rejected(unknown)
                 continue
-            kind = kinds(item.answer.agent, item.answer.task)
-            if kind is TaskKind.SCORE and not _is_share(actual):
+            task = task_of(item.answer.agent, item.answer.task)
+            if task.kind is TaskKind.SCORE and not _is_share(actual):
                 wrong = InvalidExample("actual", "is not a number between 0 and 1", "send the true score")
                 results[index] = _rejected(wrong)
                 continue
-            outcomes[index] = _outcome(item.answer, actual, kind)
-            example = _labelled(item, actual, kind)
+            outcomes[index] = _outcome(item.answer, actual, task.kind)
+            example = _labelled(item, actual, task)
             if example is not None and self._sink is not None:
                 examples[index] = example
         news = self._store.tell(list(outcomes.values()))
@@ -126,15 +126,21 @@ def _outcome(answer: Answered, actual: JSON, kind: TaskKind) -> Outcome:
     )  # fmt: skip
 
 
-def _labelled(item: Recorded, actual: JSON, kind: TaskKind) -> Example | None:
+def _labelled(item: Recorded, actual: JSON, task: TaskInfo) -> Example | None:
+    """What teaches something, and of the inputs in the holdout's share everything: kept only where the model was wrong, they would
+    make every candidate look better than its champion.
+    """
     answer = item.answer
-    value = worth(kind, answer.output, actual, uncertainty_of(answer.confidence or 0.0))
-    if not value.kept or item.text is None:
+    value = worth(task.kind, answer.output, actual, uncertainty_of(answer.confidence or 0.0))
+    if item.text is None:
+        return None
+    sampled = share(digest_of(answer.agent, answer.task, item.text)) < task.holdout_share
+    if not value.kept and not sampled:
         return None
     return Example(
         agent=answer.agent, task=answer.task, input_text=item.text, expected_output=actual,
         predicted_output=answer.output, uncertainty=value.uncertainty, importance=value.importance,
-        source=Source.GATEWAY, source_id="gateway",
+        source=Source.GATEWAY if value.kept else Source.SAMPLE, source_id="gateway",
         example_id=uuid5(_NAMESPACE, f"{answer.prediction_id} {json.dumps(actual, sort_keys=True)}"),
     )  # fmt: skip
 

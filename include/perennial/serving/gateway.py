@@ -229,11 +229,11 @@ class Gateway:
             for item in items
         ]  # fmt: skip
 
-    def kind_of(self, agent: str, task: str) -> TaskKind:
-        """The kind of a task; classification when the fleet no longer knows it."""
+    def task_of(self, agent: str, task: str) -> TaskInfo:
+        """The task as it is served; a classification without a holdout when the fleet no longer knows it."""
         served = self._served.get(agent)
         info = served.tasks.get(task) if served is not None else None
-        return info.kind if info is not None else TaskKind.CLASSIFICATION
+        return info or TaskInfo(task=task, kind=TaskKind.CLASSIFICATION, max_length=0)
 
     # -- following -----------------------------------------------------------------------------------------------------
 

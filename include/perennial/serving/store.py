@@ -20,6 +20,7 @@ class TaskInfo:
     task: str
     kind: TaskKind
     max_length: int  # characters
+    holdout_share: float = 0.0  # of the agent's inputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +148,9 @@ def join_tasks(rows: Sequence[ServingRow], tasks: Sequence[Mapping[str, Any]]) -
     """Serving rows with their tasks; agents that have tasks and no row yet get an empty one."""
     by_agent: dict[str, dict[str, TaskInfo]] = {}
     for item in tasks:
-        info = TaskInfo(task=item["task"], kind=TaskKind(item["kind"]), max_length=item["max_length"])
+        info = TaskInfo(
+            task=item["task"], kind=TaskKind(item["kind"]), max_length=item["max_length"], holdout_share=item["holdout_share"],
+        )  # fmt: skip
         by_agent.setdefault(item["agent"], {})[item["name"]] = info
     known = {row.agent: row for row in rows}
     agents = sorted(known.keys() | by_agent.keys())

@@ -45,6 +45,8 @@ def _common(home: Home, ports: Ports) -> dict[str, str]:
         **inherited,
         "PYTHONPATH": os.pathsep.join(chain),
         "PYTHONUNBUFFERED": "1",
+        # torch's threads that spin while they wait take the cores from everything else: 12 to 31 s instead of 4 to 8 on two busy cores
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "PERENNIAL_HOME": str(home.root),
         "PERENNIAL_PROJECT": str(project),
         "PERENNIAL_FLEET_FOLDER": str(fleet_folder()),

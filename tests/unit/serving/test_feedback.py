@@ -9,13 +9,14 @@ import pytest
 
 from perennial.domain.words import Source
 from perennial.errors import StoreUnavailable
-from perennial.serving.feedback import OutcomeResult, Outcomes, Told
+from perennial.ingest.digests import share
+from perennial.serving.feedback import OutcomeResult, Outcomes, Told, digest_of
 from tests.unit.serving.world import Fixed, World
 
 
 def _tell(world: World, *pairs: tuple[Any, Any]) -> list[Told]:
     outcomes = Outcomes(world.store, world.recorder, world.sink, world.metrics)
-    return outcomes.tell(pairs, world.gateway.kind_of)
+    return outcomes.tell(pairs, world.gateway.task_of)
 
 
 def _ask(world: World, task: str = "topic", text: str = "some text") -> str:
@@ -47,6 +48,20 @@ def test_what_comes_back_of_a_classification(
         assert example.uncertainty == pytest.approx(1 - confidence)
         assert (example.expected_output, example.predicted_output, example.source) == (actual, "sports", Source.GATEWAY)
     assert world.rollouts.stats("scout", "1.0.0", since=None).correct_sum == correct
+
+
+@pytest.mark.req("J28")
+def test_inputs_of_the_holdouts_share_come_back_right_or_wrong(world: World) -> None:
+    """Kept only where the model was wrong, the holdout would make every candidate look better than its champion."""
+    for task in world.store.tasks:
+        task["holdout_share"] = 0.25
+    world.champion("1.0.0", topic=Fixed("sports", 0.95))
+    texts = [f"article {number}" for number in range(400)]
+    told = _tell(world, *((_ask(world, text=text), "sports") for text in texts))
+    sampled = {text for text, one in zip(texts, told, strict=True) if one.example}
+    assert sampled == {text for text in texts if share(digest_of("scout", "topic", text)) < 0.25}
+    assert 70 < len(sampled) < 130
+    assert {example.source for example in world.sink.examples.values()} == {Source.SAMPLE}
 
 
 def test_a_score_is_judged_by_its_distance(world: World) -> None:

@@ -23,9 +23,23 @@ from perennial.serving.recorder import Recorder
 
 PLAN = Plan(steps=(0.05, 0.5, 1.0))
 TASKS = [
-    {"agent": "scout", "name": "topic", "task": "topic", "kind": "classification", "max_length": 1000},
-    {"agent": "scout", "name": "news_topic", "task": "topic", "kind": "classification", "max_length": 1000},
-    {"agent": "scout", "name": "quality", "task": "quality", "kind": "score", "max_length": 1000},
+    {
+        "agent": "scout",
+        "name": "topic",
+        "task": "topic",
+        "kind": "classification",
+        "max_length": 1000,
+        "holdout_share": 0.0,
+    },
+    {
+        "agent": "scout",
+        "name": "news_topic",
+        "task": "topic",
+        "kind": "classification",
+        "max_length": 1000,
+        "holdout_share": 0.0,
+    },
+    {"agent": "scout", "name": "quality", "task": "quality", "kind": "score", "max_length": 1000, "holdout_share": 0.0},
 ]
 
 
