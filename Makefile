@@ -40,7 +40,7 @@ doctor: install ## what is wrong, and what to do
 	$(BIN)/perennial doctor
 
 bench: install ## the figures of docs/performance.md, measured here
-	for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	for file in benchmarks/bench_*.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file; done
 
 install: $(VENV)/.installed ## the environment, once
 

@@ -1,6 +1,6 @@
 """How fast the buffer is, against bare COPY in the same run, and whether claim and "due" depend on its size.
 
-    PYTHONPATH=include:. python benchmarks/bench_buffer.py [--rows 100000] [--large 1000000] [--json OUT]
+    PYTHONPATH=. python benchmarks/bench_buffer.py [--rows 100000] [--large 1000000] [--json OUT]
 
 Starts a PostgreSQL of its own. Absolute figures depend on the disk's fsync; the ratios do not.
 """

@@ -71,7 +71,11 @@ class Desk:
             agents = self.plane.get("/v1/agents").json()["agents"]
             return bool((agents.get("desk") or {}).get("champion") == version)
 
-        wait_until(f"the gateway to serve desk {version}", served, seconds=seconds)
+        try:
+            wait_until(f"the gateway to serve desk {version}", served, seconds=seconds)
+        except AssertionError as error:
+            notes = self.sql("SELECT status, note FROM perennial.jobs WHERE agent = 'desk' ORDER BY created_at")
+            raise AssertionError(f"{error}; jobs: {notes}; rollouts: {self.runs('rollout_desk')[:1]}") from error
 
     def runs(self, dag: str, **wanted: Any) -> list[dict[str, Any]]:
         answer = self.airflow.get(
