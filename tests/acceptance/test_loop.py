@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,6 +21,11 @@ from tests.acceptance.world import World, rewind
 TASK = "news_classification"
 EARLY = tuple(topic for topic in TOPICS if topic != LATE_TOPIC)
 stream = NewsStream(5)
+
+
+@pytest.fixture(autouse=True)
+def same_articles_for_each_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "stream", NewsStream(5))
 
 
 def example(

@@ -279,6 +279,22 @@ def test_a_refused_correction_takes_nothing_away(store: Store) -> None:
     assert store.state(fix) == "quarantined"
 
 
+@pytest.mark.req("J49", "J33")
+def test_after_two_refusals_nothing_calls_for_another_training(store: Store) -> None:
+    store.buffer.sync_agents([record(holdout=0.6)])
+    store.buffer.add_many([row(f"text {number}") for number in range(120)])
+    for run in ("first", "second"):
+        store.admit()
+        assert store.buffer.due("scout").due
+        job_id, attempt = store.start(run)
+        claimed = store.buffer.claim("scout", job_id, attempt, 1000)
+        assert store.buffer.give_back(job_id, attempt, refused=True, reason="held: hold") == len(claimed)
+        store.buffer.finish(job_id, attempt, JobStatus.COMPLETED)
+    assert store.buffer.counts("scout") == {(TASK, "held"): len(claimed), (TASK, "holdout"): 120 - len(claimed)}
+    assert 120 - len(claimed) > 50  # the holdout rows alone are more than the threshold
+    assert (store.buffer.due("scout").due, store.buffer.due("scout").waiting) == (False, 0)
+
+
 def test_a_row_is_read_as_it_is_kept(store: Store) -> None:
     one = row(
         "my secret", {"label": "good"}, user_feedback="note", uncertainty=0.123456789012, source_url="u", tag="qa"

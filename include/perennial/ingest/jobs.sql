@@ -94,6 +94,7 @@ UPDATE perennial.examples SET
                  ELSE 'ready' END::perennial.example_state,
     reason = CASE WHEN superseded_by IS NOT NULL THEN 'corrected' ELSE %(reason)s END, job_id = NULL, attempt = NULL
 WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND state = 'claimed'
+RETURNING state::text AS state
 -- name: set_aside
 UPDATE perennial.examples SET state = %(state)s::perennial.example_state, reason = %(reason)s, job_id = NULL, attempt = NULL
 WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND state = 'claimed' AND example_id = ANY (%(ids)s)

@@ -171,13 +171,16 @@ class MemoryJobs:
         with self.state.lock:
             self._fence(job_id, attempt)
             rows = self._claimed(job_id)
-            self._rows_back(job_id)
             for row in rows:
+                self.state.release(row)
                 row.refusals += int(refused)
                 if row.state is State.READY:
                     row.reason = reason
                     if refused and row.refusals >= MOST_REFUSALS:
                         row.state = State.HELD
+            # holdout rows call for another training only together with rows that it could train on
+            if not refused or any(row.state is State.READY for row in rows):
+                self._rows_back(job_id)
             return len(rows)
 
     def finish(

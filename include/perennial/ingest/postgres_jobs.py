@@ -189,9 +189,11 @@ class PostgresJobs:
                 "job_id": job_id, "attempt": attempt, "refusals": int(refused),
                 "most": MOST_REFUSALS if refused else 10**6, "reason": reason, "jobs": [job_id],
             }  # fmt: skip
-            count = connection.execute(self._jobs["give_back"], values).rowcount
-            connection.execute(self._jobs["holdout_back"], values)
-        return count
+            moved = [row["state"] for row in connection.execute(self._jobs["give_back"], values).fetchall()]
+            # holdout rows call for another training only together with rows that it could train on
+            if not refused or State.READY.value in moved:
+                connection.execute(self._jobs["holdout_back"], values)
+        return len(moved)
 
     def finish(
         self, job_id: UUID, attempt: int, status: JobStatus, *, note: str = "", error: str | None = None,
