@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from statistics import quantiles
+from statistics import fmean, quantiles
 from typing import Any
 
 from perennial.domain.words import Arm, RolloutAction, RolloutState
@@ -14,7 +14,16 @@ from perennial.errors import RolloutError
 from perennial.rollout import machine, moves
 from perennial.rollout.machine import OPEN, Plan
 from perennial.rollout.moves import Change, Scene
-from perennial.rollout.rows import Answered, GatewayRow, JudgedInput, Outcome, RecentInput, RolloutRow, ServingRow
+from perennial.rollout.rows import (
+    Answered,
+    ErrorRate,
+    GatewayRow,
+    JudgedInput,
+    Outcome,
+    RecentInput,
+    RolloutRow,
+    ServingRow,
+)
 from perennial.rollout.store import ALIVE_SECONDS, NEWEST, refusal
 from perennial.rollout.verdict import ArmStats
 
@@ -185,6 +194,18 @@ class MemoryRollouts:
                 if owner == agent and made_by == version and at >= since
             ]
         return found[:limit]
+
+    def error_rates(self, agent: str, version: str, *, last: int = NEWEST) -> list[ErrorRate]:
+        """See ``RolloutStore.error_rates``."""
+        with self._guard:
+            told = [
+                outcome for _, outcome in self.outcomes.values() if (outcome.agent, outcome.version) == (agent, version)
+            ]
+        by_task: dict[str, list[float]] = {}
+        for outcome in told[-last:]:
+            by_task.setdefault(outcome.task, []).append(1 - outcome.correct)
+        rates = [ErrorRate(task=task, judged=len(wrong), rate=fmean(wrong)) for task, wrong in by_task.items()]
+        return sorted(rates, key=lambda one: (-one.rate, one.task))
 
     def gateways(self, agent: str, *, within: float = ALIVE_SECONDS) -> list[GatewayRow]:
         """See ``RolloutStore.gateways``."""

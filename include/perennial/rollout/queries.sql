@@ -99,6 +99,11 @@ SELECT i.task, i.input_text AS text, o.actual, o.correct
 FROM perennial.outcomes o JOIN perennial.recent_inputs i USING (prediction_id)
 WHERE o.agent = %(agent)s AND o.version = %(version)s AND o.at >= %(since)s
 ORDER BY o.at DESC LIMIT %(limit)s
+-- name: error_rates
+SELECT task, count(*)::integer AS judged, avg(1 - correct::float8) AS rate FROM (
+    SELECT task, correct FROM perennial.outcomes
+    WHERE agent = %(agent)s AND version = %(version)s ORDER BY at DESC LIMIT %(last)s
+) newest GROUP BY task ORDER BY rate DESC, task
 -- name: gateways
 SELECT instance, agent, champion, previous, candidate, weight, epoch, error,
        extract(epoch FROM clock_timestamp() - seen_at)::float8 AS age

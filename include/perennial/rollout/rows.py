@@ -25,6 +25,15 @@ class ServingRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ErrorRate:
+    """How often one task of a version was wrong in production; ``rate`` in [0, 1] (mean absolute error of a score)."""
+
+    task: str
+    judged: int  # outcomes that came in
+    rate: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutRow:
     """One rollout of one version. ``previous`` is the champion when it began; times are UTC on the store's clock."""
 

@@ -17,7 +17,7 @@ from perennial.errors import RolloutError
 from perennial.rollout import moves
 from perennial.rollout.machine import Plan
 from perennial.rollout.moves import Change, Scene
-from perennial.rollout.rows import GatewayRow, JudgedInput, RecentInput, RolloutRow, ServingRow
+from perennial.rollout.rows import ErrorRate, GatewayRow, JudgedInput, RecentInput, RolloutRow, ServingRow
 from perennial.rollout.verdict import ArmStats
 from perennial.storage.database import Database
 from perennial.storage.queries import load
@@ -114,6 +114,10 @@ class RolloutStore(Protocol):
 
     def judged_inputs(self, agent: str, version: str, *, since: datetime, limit: int) -> list[JudgedInput]:
         """Recorded requests of one version whose truth came in, newest first."""
+        ...
+
+    def error_rates(self, agent: str, version: str, *, last: int = NEWEST) -> list[ErrorRate]:
+        """How wrong each task of a version was in its newest ``last`` outcomes, worst first."""
         ...
 
     def gateways(self, agent: str, *, within: float = ALIVE_SECONDS) -> list[GatewayRow]:
@@ -246,6 +250,12 @@ class PostgresRollouts:
         """See ``RolloutStore.judged_inputs``."""
         values = {"agent": agent, "version": version, "since": since, "limit": limit}
         return [JudgedInput(**row) for row in self._all("judged_inputs", values)]
+
+    def error_rates(self, agent: str, version: str, *, last: int = NEWEST) -> list[ErrorRate]:
+        """See ``RolloutStore.error_rates``."""
+        return [
+            ErrorRate(**row) for row in self._all("error_rates", {"agent": agent, "version": version, "last": last})
+        ]
 
     def gateways(self, agent: str, *, within: float = ALIVE_SECONDS) -> list[GatewayRow]:
         """See ``RolloutStore.gateways``."""

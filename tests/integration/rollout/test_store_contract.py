@@ -15,7 +15,7 @@ from perennial.domain.words import Arm, RolloutAction, RolloutState
 from perennial.errors import RolloutError, StoreUnavailable
 from perennial.rollout.machine import Plan
 from perennial.rollout.memory import MemoryRollouts
-from perennial.rollout.rows import Answered, GatewayRow, Outcome, RecentInput
+from perennial.rollout.rows import Answered, ErrorRate, GatewayRow, Outcome, RecentInput
 from perennial.rollout.store import PostgresRollouts, RolloutStore
 from perennial.serving.memory import MemoryServing
 from perennial.serving.store import PostgresServing, Recorded, ServingStore
@@ -206,6 +206,22 @@ def test_stats_count_what_was_recorded(stores: tuple[RolloutStore, ServingStore]
     assert (newest.answers, newest.errors) == (4, 3)
     assert [look["reason"] for look in rollouts.looks(row.id)] == ["shadow", "few"]
     assert rollouts.looks(row.id)[0]["evidence"] == {"agreement": 0.75}
+
+
+@pytest.mark.req("J36")
+def test_error_rates_by_task_worst_first(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, serving = stores
+    assert rollouts.error_rates("scout", "1.0.0") == []
+    for task, correct in (("topic", 1.0), ("topic", 0.0), ("quality", 0.25), ("topic", 1.0), ("topic", 1.0)):
+        answer = _answer(serving, task=task)
+        serving.tell([Outcome(
+            prediction_id=answer.prediction_id, agent="scout", task=task, version="1.0.0", arm=Arm.CHAMPION,
+            actual="sports", correct=correct,
+        )])  # fmt: skip
+    assert rollouts.error_rates("scout", "1.0.0") == [
+        ErrorRate(task="quality", judged=1, rate=0.75), ErrorRate(task="topic", judged=4, rate=0.25)
+    ]  # fmt: skip
+    assert rollouts.error_rates("scout", "1.0.0", last=2) == [ErrorRate(task="topic", judged=2, rate=0.0)]
 
 
 def test_recent_inputs_come_newest_first_and_only_of_answers(stores: tuple[RolloutStore, ServingStore]) -> None:

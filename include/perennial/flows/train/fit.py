@@ -64,6 +64,9 @@ def select(ports: Ports, ref: BatchRef) -> list[str]:
         chosen.append(name)
     if not chosen:
         raise EmptyBatch("no row of the batch can be trained: all wait for a new label's minimum or repeat the holdout")
+    if champion is not None:  # where production says that it errs
+        rates = ports.rollouts.error_rates(ref.agent, champion[0])
+        summary["production_errors"] = {one.task: {"judged": one.judged, "rate": round(one.rate, 4)} for one in rates}
     space.write_json("select.json", summary)
     ports.buffer.update_job_record(ref.job_id, ref.attempt, dataset=_dataset_record(space, summary))
     return chosen
@@ -100,7 +103,7 @@ def _write_task(
 
 
 def _dataset_record(space: Workspace, summary: dict[str, Any]) -> dict[str, Any]:
-    record: dict[str, Any] = {"tasks": summary["tasks"], "champion": summary["champion"]}
+    record: dict[str, Any] = {key: summary[key] for key in ("tasks", "champion", "production_errors") if key in summary}
     for part in ("new", "replay", "holdout"):
         ids = sorted(str(row.example_id) for task in summary["tasks"] for row in space.read_rows(f"{task}/{part}.json"))
         record[part] = {"count": len(ids), "digest": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
