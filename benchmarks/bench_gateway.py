@@ -105,7 +105,14 @@ def serve(root: Path, port: int, plan: Any) -> None:
         def load(self, folder: Path) -> Any:
             return EwcText().load(folder, bench)
 
-    task = {"agent": "scout", "name": "topic", "task": "topic", "kind": "classification", "max_length": 20_000, "holdout_share": 0.0}
+    task = {
+        "agent": "scout",
+        "name": "topic",
+        "task": "topic",
+        "kind": "classification",
+        "max_length": 20_000,
+        "holdout_share": 0.0,
+    }
     rollouts, metrics, buffer = MemoryRollouts(), Metrics(), MemoryBuffer()
     store = MemoryServing(rollouts, [task])
     recorder = Recorder(store, None, metrics)

@@ -37,6 +37,7 @@ def demo(
     """Tell the whole loop: first champion, feedback, retraining, canary, a correction, a held poison, a rollback."""
     from rich.console import Console
 
+    from perennial.demo.bars import Bars
     from perennial.demo.material import from_file, generated
     from perennial.demo.plane import Plane, RequiredActions
     from perennial.demo.report import print_links, print_table, write_json, write_picture
@@ -54,7 +55,8 @@ def demo(
     token = settings.data_plane_token
     plane = Plane(settings.data_plane_url, AGENT, token.get_secret_value() if token else None)
     editor = RequiredActions(settings.airflow_url, "editor", running.logins["editor"])
-    story = Story(ports(settings), plane, material, say=console.print, editor=editor, ask=ask)
+    ours = ports(settings)
+    story = Story(ours, plane, material, say=console.print, bars=Bars(console, ours, AGENT), editor=editor, ask=ask)
     story.tell()
     console.print()
     print_table(console, story.facts)

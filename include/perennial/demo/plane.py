@@ -138,8 +138,10 @@ class RequiredActions:
         self._http.patch(path, json={"chosen_options": [option], "params_input": {}}).raise_for_status()
 
 
-def wait_for(what: str, ready: Any, *, seconds: float, every: float = 0.25) -> Any:
-    """Call ``ready`` until it answers something true; StackError naming ``what`` after ``seconds``."""
+def wait_for(
+    what: str, ready: Any, *, seconds: float, every: float = 0.25, tick: Callable[[], None] | None = None
+) -> Any:
+    """Call ``ready`` until it answers something true, and ``tick`` between; StackError naming ``what`` after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
         found = ready()
@@ -149,4 +151,6 @@ def wait_for(what: str, ready: Any, *, seconds: float, every: float = 0.25) -> A
             raise StackError(
                 f"waited {seconds:.0f} s for {what}; `perennial doctor` and the Airflow page of the run say why"
             )
+        if tick is not None:
+            tick()
         time.sleep(every)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from perennial.demo.bars import Bars
 from perennial.demo.material import Material, as_examples
 from perennial.demo.plane import Plane, RequiredActions, Traffic, Truth, wait_for
 from perennial.demo.plot import Answer, Mark
@@ -66,8 +67,17 @@ class Story:
     """Tells the six chapters in order; ``say`` prints a line, ``ask`` leaves approvals to the person at the Airflow page."""
 
     def __init__(
-        self, ports: Ports, plane: Plane, material: Material, *, say: Say, editor: RequiredActions, ask: bool = False
+        self,
+        ports: Ports,
+        plane: Plane,
+        material: Material,
+        *,
+        say: Say,
+        bars: Bars,
+        editor: RequiredActions,
+        ask: bool = False,
     ) -> None:
+        self.bars = bars
         self.ports, self.plane, self.material, self.say = ports, plane, material, say
         self.editor, self.ask = editor, ask
         self.agent = plane.agent
@@ -89,13 +99,15 @@ class Story:
 
     def _ask_gateway(self, truths: list[Truth] | tuple[Truth, ...], *, until: Callable[[], bool]) -> int:
         """Send requests with their outcomes until ``until``; returns how many."""
-        for number, truth in enumerate(truths):
-            answer = self.plane.predict(self.material.task, truth.text, key=f"story-{len(self.seen)}")
-            self.plane.outcomes([(answer["prediction_id"], truth.label)])
-            self._heard(answer["output"] == truth.label, answer["version"])
-            self.seen.append(truth)
-            if number % 10 == 9 and until():
-                return number + 1
+        with self.bars.requests(len(truths)) as answered:
+            for number, truth in enumerate(truths):
+                answer = self.plane.predict(self.material.task, truth.text, key=f"story-{len(self.seen)}")
+                self.plane.outcomes([(answer["prediction_id"], truth.label)])
+                self._heard(answer["output"] == truth.label, answer["version"])
+                self.seen.append(truth)
+                answered(number + 1)
+                if number % 10 == 9 and until():
+                    return number + 1
         return len(truths)
 
     def _job_after(self, moment: float, *, reason: str | None = None) -> dict[str, Any] | None:
@@ -110,7 +122,8 @@ class Story:
             now = self.champion()
             return now if now and now != other_than and accept(now) else None
 
-        version = wait_for(what, changed, seconds=TRAIN_SECONDS + ROLLOUT_SECONDS)
+        with self.bars.journey(what) as look:
+            version = wait_for(what, changed, seconds=TRAIN_SECONDS + ROLLOUT_SECONDS, tick=look)
         wait_for(f"the gateway to serve {version}", lambda: self._served() == version, seconds=60)
         return str(version)
 
@@ -228,7 +241,10 @@ class Story:
                 answer = self.plane.predict(self.material.task, truth.text, key=key)
                 return answer if answer["version"] != before and answer["output"] == truth.label else None
 
-            answer = wait_for("the corrected answer in the canary", answered, seconds=TRAIN_SECONDS, every=0.1)
+            with self.bars.journey("the corrected answer") as look:
+                answer = wait_for(
+                    "the corrected answer in the canary", answered, seconds=TRAIN_SECONDS, every=0.1, tick=look
+                )
             seconds = time.monotonic() - began
             self.facts.correction_seconds = round(seconds, 2)
             self.say(
@@ -262,7 +278,10 @@ class Story:
         self.say(
             f"{len(self.material.flipped)} articles about {self.material.flipped_from} arrive, all labelled {self.material.flipped_to}."
         )
-        found = wait_for("the gate's verdict", lambda: self._job_after(began), seconds=TRAIN_SECONDS)["job"]
+        with self.bars.journey("the gate's verdict") as look:
+            found = wait_for("the gate's verdict", lambda: self._job_after(began), seconds=TRAIN_SECONDS, tick=look)[
+                "job"
+            ]
         report = self.ports.ledger.gate_report(found.job_id)
         held = report is not None and report.action == "hold"
         self.facts.poison_held = held
