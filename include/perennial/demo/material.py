@@ -14,6 +14,7 @@ from perennial.demo.plane import Truth
 from perennial.errors import InvalidExample
 
 START = 840  # rows of the start set; a quarter becomes holdout
+MOODS = 540  # of them also labelled with their sentiment
 DRIFT = 900  # rows that arrive later
 LATER = 90  # rows of the topic that appears later
 FLIPPED = 200  # rows of the poisoned batch
@@ -28,6 +29,7 @@ class Material:
     task: str
     name: str
     start: tuple[Truth, ...]
+    others: tuple[tuple[str, tuple[Truth, ...]], ...] = ()  # start sets of the agent's other tasks
     drift: tuple[Truth, ...]
     later: tuple[Truth, ...]
     later_label: str
@@ -52,6 +54,10 @@ def generated(seed: int, task: str) -> Material:
     return Material(
         task=task, name="generated news",
         start=tuple(Truth(text=article.text, label=article.topic) for article in start),
+        others=(
+            ("quality_assessment", tuple(Truth(text=article.text, label=article.quality) for article in start)),
+            ("sentiment", tuple(Truth(text=article.text, label=article.sentiment) for article in start[:MOODS])),
+        ),
         drift=tuple(Truth(text=article.text, label=article.true_topic) for article in drift),
         later=mixed([Truth(text=article.text, label=article.true_topic) for article in later], among[:HONEST]),
         later_label=LATE_TOPIC, honest=tuple(among[HONEST:]),

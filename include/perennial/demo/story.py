@@ -171,10 +171,12 @@ class Story:
     def first_champion(self) -> None:
         """1. A small start set becomes the first champion."""
         began = time.monotonic()
-        rows = as_examples(self.material.task, self.material.start, source_id="archive")
-        self.plane.examples(rows)
+        sets = ((self.material.task, self.material.start), *self.material.others)
+        rows = [row for task, truths in sets for row in as_examples(task, truths, source_id="archive")]
+        self.plane.examples(rows)  # in one request: what comes later waits for the next training
         self.say(
-            f"{len(rows)} labelled examples are in the buffer; the threshold is crossed and training starts by itself."
+            f"{len(rows)} labelled examples for {', '.join(task for task, _ in sets)} are in the buffer; "
+            "the threshold is crossed and training starts by itself."
         )
         version = self._wait_champion(None, "the first champion")
         self._mark(f"{version} first champion")
@@ -182,6 +184,15 @@ class Story:
         self.say(
             f"[b]{version}[/b] is the first champion after {chapter.seconds:.0f} s: {_percent(chapter.after)} right."
         )
+        self._show_an_answer()
+
+    def _show_an_answer(self) -> None:
+        """One article with every task's answer."""
+        text = self.material.drift[0].text
+        asked = (self.material.task, *(task for task, _ in self.material.others))
+        outputs = ((task, self.plane.predict(task, text, key="reader")["output"]) for task in asked)
+        answers = (f"{task}: [b]{round(out, 2) if isinstance(out, float) else out}[/b]" for task, out in outputs)
+        self.say(f"[i]{text[:180]}[/i]\n  " + ", ".join(answers))
 
     def threshold(self) -> None:
         """2. and 3. The gateway serves; wrong and unsure answers come back; the threshold starts a training."""
