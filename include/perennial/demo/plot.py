@@ -58,7 +58,7 @@ def draw(path: Path, answers: Sequence[Answer], marks: Sequence[Mark], *, title:
         )  # fmt: skip
     axes.set_ylim(0, 1.02)
     axes.set_xlim(0, max([*xs, *(mark.second for mark in marks), 1.0]) * 1.08)
-    axes.set_xlabel("seconds since the first request")
+    axes.set_xlabel("seconds since the story began")
     axes.set_ylabel("right answers")
     axes.set_title(title)
     axes.grid(alpha=0.25)

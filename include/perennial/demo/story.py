@@ -329,6 +329,7 @@ class Story:
         now = self.ports.targets["folder"].digest(self.agent)
         self.facts.restored_digest_equal = expected_digest is not None and now == expected_digest
         self._mark(f"back to {version}", good=False)
+        self._ask_gateway(self.seen[-150:], until=lambda: False)  # the picture shows that answers are right again
         same = "byte-identical files" if self.facts.restored_digest_equal else "files that differ"
         self.facts.chapters.append(
             Chapter(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from typing import Any
 
 from perennial.domain.model import Predictor
@@ -84,11 +85,13 @@ def shadow(ports: Ports, ref: dict[str, Any]) -> dict[str, Any]:
         )
         return {"action": RolloutAction.PROMOTE.value, "reason": reason, "requests": len(inputs)}
     agent = ports.fleet().agent(row.agent)
+    began = time.monotonic()
     candidate = predictors(ports, agent, row.version)
     champion = predictors(ports, agent, found[0])
     report = compare(champion, candidate, inputs)
     verdict = report.verdict(row.plan)
-    ports.rollouts.look(row.id, action=verdict.action, reason=verdict.reason, evidence=report.as_dict())
+    evidence = {**report.as_dict(), "seconds": round(time.monotonic() - began, 3)}
+    ports.rollouts.look(row.id, action=verdict.action, reason=verdict.reason, evidence=evidence)
     if verdict.action is RolloutAction.ROLLBACK:
         ports.rollouts.revert(row.id, reason=verdict.reason, actor=ACTOR)
     return {"action": verdict.action.value, "reason": verdict.reason, **report.as_dict()}

@@ -14,7 +14,7 @@ from perennial.errors import RegistryError, VersionExists
 from perennial.registry.bundle import signature_path
 from perennial.registry.files import copy_file, listing, sync
 from perennial.registry.manifest import Manifest
-from perennial.registry.store import Published, check_manifest, finite, release_tags
+from perennial.registry.store import Published, check_manifest, finite, prefixed, release_tags
 
 _FOLDER = "bundle"
 
@@ -54,6 +54,19 @@ class FolderStore:
                 f"{manifest.agent} {manifest.version} is published with other bytes; take the next version"
             )
         return Published(uri=(place / _FOLDER).as_uri(), run_id=record["run_id"], store_version=manifest.version)
+
+    def record_refused(
+        self, agent: str, *, job_id: UUID | str, summary: str, metrics: Mapping[str, float], tags: Mapping[str, str]
+    ) -> str:
+        """See ``ModelStore``: ``<root>/<agent>/refused/<job>.json``."""
+        file = self._root / agent / "refused" / f"{job_id}.json"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            record = {"run_id": uuid4().hex, "summary": summary, "metrics": finite(metrics), "tags": prefixed(tags)}
+            aside = file.with_name(f".{uuid4().hex}")
+            aside.write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
+            os.replace(aside, file)
+        return str(json.loads(file.read_text(encoding="utf-8"))["run_id"])
 
     def withdraw(self, agent: str, version: str, digest: str) -> None:
         """See ``ModelStore``."""

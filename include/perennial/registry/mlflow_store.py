@@ -15,7 +15,7 @@ from uuid import UUID
 from perennial.errors import RegistryError, VersionExists
 from perennial.registry.bundle import signature_path
 from perennial.registry.manifest import Manifest
-from perennial.registry.store import ModelStore, Published, check_manifest, finite, release_tags
+from perennial.registry.store import ModelStore, Published, check_manifest, finite, prefixed, release_tags
 
 __all__ = ["MlflowStore", "ModelStore", "Published"]
 
@@ -81,6 +81,21 @@ class MlflowStore:
                 client.set_terminated(run_id)
         self._numbers[(manifest.agent, manifest.version)] = (str(known.version), run_id)
         return Published(uri=known.source, run_id=run_id, store_version=str(known.version))
+
+    def record_refused(
+        self, agent: str, *, job_id: UUID | str, summary: str, metrics: Mapping[str, float], tags: Mapping[str, str]
+    ) -> str:
+        """See ``ModelStore``. A run of its own beside those of the releases, with the gate's summary as its description."""
+        labels = prefixed({**tags, "agent": agent, "job_id": str(job_id), "mlflow.note.content": summary})
+        with self._client() as client:
+            experiment = _experiment(client, agent)
+            query = f"tags.`perennial.job_id` = '{_quotable(str(job_id))}'"
+            found = client.search_runs([experiment], filter_string=query, max_results=1)
+            run = found[0] if found else client.create_run(experiment, tags=labels, run_name=f"{agent} refused")
+            if run.info.status != "FINISHED":
+                client.log_batch(run.info.run_id, metrics=_metrics(metrics))
+                client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)
 
     def withdraw(self, agent: str, version: str, digest: str) -> None:
         """See ``ModelStore``. The run stays, marked, so that the job's numbers can still be read."""

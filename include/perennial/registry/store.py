@@ -44,6 +44,15 @@ class ModelStore(Protocol):
         """
         ...
 
+    def record_refused(
+        self, agent: str, *, job_id: UUID | str, summary: str, metrics: Mapping[str, float], tags: Mapping[str, str]
+    ) -> str:
+        """Keep the numbers of a candidate that was not released, once per job; returns the run's id. It has no files here.
+
+        Raises RegistryError when the store is away.
+        """
+        ...
+
     def withdraw(self, agent: str, version: str, digest: str) -> None:
         """Take back a publication that the ledger refused. The caller makes sure that it was never recorded."""
         ...
@@ -108,8 +117,16 @@ def release_tags(
         "dag_bundle_version": manifest.environment.get("dag_bundle_version") or "none",
         "gate_action": manifest.gate_action, "gate_report_digest": manifest.gate_report_digest,
     }  # fmt: skip
-    named = {key if "." in key else _PREFIX + key: str(value) or "none" for key, value in more.items()}
-    return {**named, **{_PREFIX + key: value for key, value in tags.items()}}
+    return {**prefixed(more), **prefixed(tags)}
+
+
+def prefixed(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags under the prefix ``perennial.``, where they have none of their own; empty values as ``none``.
+
+    >>> prefixed({"run_id": "r1", "mlflow.note.content": "held", "reason": ""})
+    {'perennial.run_id': 'r1', 'mlflow.note.content': 'held', 'perennial.reason': 'none'}
+    """
+    return {key if "." in key else _PREFIX + key: str(value) or "none" for key, value in tags.items()}
 
 
 def _short(value: Mapping[str, Any]) -> str:

@@ -66,6 +66,37 @@ def test_publishing_again_makes_nothing_twice(store: ModelStore, agent: str, tmp
 
 
 @pytest.mark.req("K31")
+@pytest.mark.req("K59")
+def test_a_refused_candidate_leaves_its_numbers_once(store: ModelStore, agent: str) -> None:
+    told = {
+        "summary": "hold: slices",
+        "metrics": {"news.candidate": 0.5, "broken": float("nan")},
+        "tags": {"run_id": "r1"},
+    }
+    first = store.record_refused(agent, job_id="job-1", **told)  # type: ignore[arg-type]
+    assert store.record_refused(agent, job_id="job-1", **told) == first  # type: ignore[arg-type]
+    assert store.record_refused(agent, job_id="job-2", **told) != first  # type: ignore[arg-type]
+    assert not store.exists(agent, "1.0.0")
+
+
+@pytest.mark.req("K59")
+def test_mlflow_shows_a_refused_candidate_with_its_run_and_reason(agent: str, mlflow_server: MlflowServer) -> None:
+    from mlflow import MlflowClient
+
+    store = MlflowStore(mlflow_server.url)
+    identity = store.record_refused(
+        agent,
+        job_id="job-1",
+        summary="hold: slices: fell",
+        metrics={"news.candidate": 0.5},
+        tags={"run_id": "manual__1"},
+    )
+    run = MlflowClient(tracking_uri=mlflow_server.url).get_run(identity)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"news.candidate": 0.5})
+    assert run.data.tags["perennial.run_id"] == "manual__1"
+    assert run.data.tags["mlflow.note.content"] == "hold: slices: fell"
+
+
 def test_a_published_version_keeps_its_bytes(store: ModelStore, agent: str, tmp_path: Path, keys: Keys) -> None:
     first, second = release(tmp_path, keys, agent=agent), release(tmp_path, keys, agent=agent)
     _publish(store, first)

@@ -99,14 +99,15 @@ def _manifest(ports: Ports, ref: BatchRef, space: Workspace, version: str, order
         fleet_file_digest=agent.digest,
         code_digest=code_digest(),
         environment=environment(),
-        metrics=_metrics(space),
+        metrics=metrics_of(space),
         content_digest=evaluation["content_digest"],
         components=space.root / "candidate" / "tasks",
         gate_action=space.read_json("gate_report.json")["action"],
     )
 
 
-def _metrics(space: Workspace) -> dict[str, float]:
+def metrics_of(space: Workspace) -> dict[str, float]:
+    """What was measured of a candidate, flat, by ``task.name``."""
     metrics: dict[str, float] = {}
     for task, record in space.read_json("evaluation.json")["tasks"].items():
         for arm in ("champion", "candidate"):

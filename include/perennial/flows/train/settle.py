@@ -7,8 +7,9 @@ from typing import Any
 
 from perennial.domain.job import BatchRef
 from perennial.domain.words import JobStatus, TaskKind
-from perennial.errors import StaleClaim
+from perennial.errors import RegistryError, StaleClaim
 from perennial.flows.ports import Ports
+from perennial.flows.train.register import metrics_of
 from perennial.flows.workspace import Workspace
 from perennial.gates.scores import is_right
 
@@ -74,9 +75,27 @@ def _settle_unregistered(ports: Ports, ref: BatchRef, space: Workspace, outcome:
             detail=_detail(evaluation),
         )  # fmt: skip
     note = f"{ref.agent}: candidate {outcome}, {returned} rows given back. {summary}".strip()
+    if refused and evaluation is not None:
+        _keep_numbers(ports, ref, space, outcome, summary)
     status = JobStatus.COMPLETED if refused else JobStatus.CANCELLED if outcome == "cancelled" else JobStatus.FAILED
     ports.buffer.finish(ref.job_id, ref.attempt, status, note=note, error=None if refused else outcome)
     return note
+
+
+def _keep_numbers(ports: Ports, ref: BatchRef, space: Workspace, outcome: str, summary: str) -> None:
+    """A run in MLflow for a candidate that was not released. Our own history has its numbers too, so MLflow may be away."""
+    tags = {
+        "run_id": ports.buffer.run_of_job(ref.job_id),
+        "reason": ref.reason.value,
+        "mode": ref.mode.value,
+        "outcome": outcome,
+    }
+    try:
+        ports.models.record_refused(ref.agent, job_id=ref.job_id, summary=summary, metrics=metrics_of(space), tags=tags)
+    except RegistryError as error:
+        logger.warning(
+            "the numbers of the refused candidate of job %s are not in the model store: %s", ref.job_id, error
+        )
 
 
 def _accuracy(evaluation: dict[str, Any], arm: str) -> float | None:
