@@ -87,8 +87,9 @@ def from_file(path: Path, seed: int, task: str) -> Material:
         random.Random(seed).shuffle(rows)
     known = [Truth(text=row["text"], label=str(row["label"])) for row in rows if str(row["label"]) != late]
     later = [Truth(text=row["text"], label=late) for row in rows if str(row["label"]) == late][:LATER]
-    rest = [truth for truth in known[START + DRIFT :] if truth.label != early[0]]
-    victims = [truth for truth in known[START + DRIFT :] if truth.label == early[0]][:FLIPPED]
+    remaining = known[START + DRIFT :]
+    rest = remaining[: 2 * HONEST]  # as the stream goes on, with every label
+    victims = [truth for truth in remaining[2 * HONEST :] if truth.label == early[0]][:FLIPPED]
     if len(victims) < FLIPPED // 2 or len(rest) < 2 * HONEST or len(later) < LATER // 2:
         raise InvalidExample(
             "rows", f"of {path.name} are too few for every chapter", f"send {START + DRIFT + 400} rows or more"

@@ -116,14 +116,33 @@ class Story:
         done = [job for job in jobs if job.finished and job.example_count and (reason is None or job.reason == reason)]
         return {"job": done[0]} if done else None
 
-    def _wait_champion(self, other_than: str | None, what: str, *, accept: Callable[[str], bool] = bool) -> str:
-        def changed() -> str | None:
+    def _wait_champion(self, other_than: str | None, what: str) -> str:
+        version = self._next_champion(other_than, what)
+        assert version is not None
+        return version
+
+    def _next_champion(
+        self,
+        other_than: str | None,
+        what: str,
+        *,
+        accept: Callable[[str], bool] = bool,
+        unless: Callable[[], bool] | None = None,
+    ) -> str | None:
+        """The next champion once the gateway serves it; None when ``unless`` came true first."""
+        refused = object()
+
+        def changed() -> object:
             self._answer_actions()
             now = self.champion()
-            return now if now and now != other_than and accept(now) else None
+            if now and now != other_than and accept(now):
+                return now
+            return refused if unless is not None and unless() else None
 
         with self.bars.journey(what) as look:
             version = wait_for(what, changed, seconds=TRAIN_SECONDS + ROLLOUT_SECONDS, tick=look)
+        if version is refused:
+            return None
         wait_for(f"the gateway to serve {version}", lambda: self._served() == version, seconds=60)
         return str(version)
 
@@ -221,10 +240,14 @@ class Story:
         )
         with Traffic(self.plane, self.material.task, self.seen[-200:], heard=self._heard) as traffic:
             major = SemanticVersion.parse(before or "0.0.0").major
-            version = self._wait_champion(
-                before, "the major version", accept=lambda now: SemanticVersion.parse(now).major > major
-            )
+            version = self._next_champion(
+                before, "the major version", accept=lambda now: SemanticVersion.parse(now).major > major,
+                unless=lambda: self._given_up(began),
+            )  # fmt: skip
         self.facts.failed_requests += traffic.failed
+        if version is None:
+            self._held_for_good(began)
+            return
         self._mark(f"{version} knows {self.material.later_label}")
         chapter = self._chapter(
             version, "threshold", "approved, promoted", began, note=f"new label {self.material.later_label}"
@@ -270,6 +293,28 @@ class Story:
             "promoted through the canary",
             began,
             note=f"canary answered in {seconds:.1f} s",
+        )
+
+    def _given_up(self, began: float) -> bool:
+        """Whether the gate refused the candidates since then and nothing goes on."""
+        held = self._job_after(began)
+        running = self.agent in self.ports.buffer.running() or self.ports.buffer.due(self.agent).due
+        return held is not None and not running and self.ports.ledger.newest_unserved(self.agent) is None
+
+    def _held_for_good(self, began: float) -> None:
+        """On data of your own the gate may refuse to learn a topic; that is its right, and the story goes on."""
+        found = self._job_after(began)
+        report = self.ports.ledger.gate_report(found["job"].job_id) if found else None
+        summary = str(report.report.get("summary", "")) if report else "no report"
+        self._mark(f"{self.material.later_label} held", good=False)
+        self.facts.chapters.append(
+            Chapter(
+                version="-", trigger="threshold", verdict="held", examples=found["job"].example_count if found else 0, before=None,
+                after=None, seconds=round(time.monotonic() - began, 1), note=summary,
+            )
+        )  # fmt: skip
+        self.say(
+            f"The gate holds every candidate that knows {self.material.later_label}: {summary}. The champion stays."
         )
 
     def _wrong_answer(self) -> tuple[Truth, Any] | None:
