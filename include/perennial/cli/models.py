@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_format
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from perennial.registry.ledger import Ledger
     from perennial.registry.rows import Release
 
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d)?")
 _Agent = Annotated[str, typer.Argument(help="name of the agent")]
 _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -169,9 +172,23 @@ def _print(rows: Sequence[Mapping[str, Any]], as_json: bool, *, nothing: str) ->
     from rich.console import Console
     from rich.table import Table
 
+    # identities, whole in --json, are what a table of a terminal's width can do without
+    shown = [{name: value for name, value in row.items() if name not in {"job"}} for row in rows]
     table = Table(box=None, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console().print(table)
+    for name in shown[0]:
+        table.add_column(name, overflow="fold", no_wrap=name not in {"accuracy", "reason"})
+    for row in shown:
+        table.add_row(*("" if value is None else _cell(value) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+def _cell(value: object) -> str:
+    """A value as a table shows it: times to the minute, one task's accuracy a line.
+
+    >>> _cell("2026-11-21T17:35:21+00:00"), _cell("a 1%, b 2%"), _cell(3)
+    ('2026-11-21 17:35', 'a 1%\\nb 2%', '3')
+    """
+    text = str(value)
+    if _TIME.fullmatch(text):
+        return text[:16].replace("T", " ")
+    return text.replace(", ", "\n")

@@ -108,8 +108,9 @@ def _warm(place: Home) -> Finding:
         )  # fmt: skip
     session = read_state(place).parts["scheduler"].session
     rows = processes.snapshot()
-    forked = [pid for pid in processes.members(rows, [session]) if pid != session]
-    warm = [pid for pid in forked if _has_mapped(pid, "libtorch")]
+    # tasks come and go: a process that ended since the snapshot maps nothing and does not count
+    maps = {pid: text for pid in processes.members(rows, [session]) if pid != session and (text := _maps(pid))}
+    forked, warm = list(maps), [pid for pid, text in maps.items() if "libtorch" in text]
     if forked and len(warm) == len(forked):
         return Finding(
             check="warm workers", verdict=Verdict.OK, detail=f"{len(warm)} workers have torch imported before they fork"
@@ -120,11 +121,11 @@ def _warm(place: Home) -> Finding:
     )  # fmt: skip
 
 
-def _has_mapped(pid: int, library: str) -> bool:
+def _maps(pid: int) -> str:
     try:
-        return library in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+        return Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
+        return ""
 
 
 def _airflow(place: Home, path: str) -> Any:
