@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from perennial.registry.ledger import Ledger
     from perennial.registry.rows import Release
 
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d)?")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d)?")
 _Agent = Annotated[str, typer.Argument(help="name of the agent")]
 _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -173,22 +173,22 @@ def _print(rows: Sequence[Mapping[str, Any]], as_json: bool, *, nothing: str) ->
     from rich.table import Table
 
     # identities, whole in --json, are what a table of a terminal's width can do without
-    shown = [{name: value for name, value in row.items() if name not in {"job"}} for row in rows]
+    shown = [{name: value for name, value in row.items() if name not in {"job", "job_id"}} for row in rows]
     table = Table(box=None, pad_edge=False)
     for name in shown[0]:
         table.add_column(name, overflow="fold", no_wrap=name not in {"accuracy", "reason"})
     for row in shown:
-        table.add_row(*("" if value is None else _cell(value) for value in row.values()))
+        table.add_row(*("" if value is None else _cell(name, value) for name, value in row.items()))
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
-def _cell(value: object) -> str:
-    """A value as a table shows it: times to the minute, one task's accuracy a line.
+def _cell(name: str, value: object) -> str:
+    """A value as a table shows it: times to the second, one task's accuracy a line.
 
-    >>> _cell("2026-11-21T17:35:21+00:00"), _cell("a 1%, b 2%"), _cell(3)
-    ('2026-11-21 17:35', 'a 1%\\nb 2%', '3')
+    >>> _cell("released", "2026-11-21T17:35:21+00:00"), _cell("accuracy", "a 1%, b 2%"), _cell("examples", 3)
+    ('2026-11-21 17:35:21', 'a 1%\\nb 2%', '3')
     """
     text = str(value)
     if _TIME.fullmatch(text):
-        return text[:16].replace("T", " ")
-    return text.replace(", ", "\n")
+        return text[:19].replace("T", " ")
+    return text.replace(", ", "\n") if name == "accuracy" else text
