@@ -120,7 +120,9 @@ class Readers:
 def desk(stack: Stack) -> Iterator[Desk]:
     """Add the agent's file to the running stack and wait for its first champion."""
     (stack.fleet / "desk.py").write_text(FLEET)
-    articles = NewsStream(31).articles(170, period=0.1, topics=EARLY)
+    articles = NewsStream(31).articles(
+        340, period=0.1, topics=EARLY
+    )  # a holdout of 20 rows a label, or no slice is measured
     with stack.airflow() as airflow, stack.plane() as plane:
         world = Desk(stack=stack, airflow=airflow, plane=plane, articles=articles)
         wait_until(
