@@ -16,7 +16,7 @@ from tests.postgres_fixture import Server
 AGENTS = ("alpha", "beta", "gamma")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def airflow_stack(request: pytest.FixtureRequest, postgres_server: Server) -> Iterator[Stack]:
     """Airflow with the repository's DAGs for three agents, on stub flows."""
     with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as admin:

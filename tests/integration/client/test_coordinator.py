@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -279,6 +280,8 @@ def test_pool_figures_are_true_and_the_pool_can_be_restarted(
 def test_with_the_store_away_the_caller_knows_and_a_repeat_after_it_is_back_works(
     buffer: PostgresBuffer, database: Urls, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # a caller waits 10 s for a server that is away; a test need not
+    monkeypatch.setattr("perennial.storage.database.Database", partial(Database, wait_seconds=1.0))
     client.add_training_example("scout", "topic", "before", "a", 0.5)
     key = str(uuid4())
     database.server.kill()
