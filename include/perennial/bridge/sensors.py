@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -60,9 +61,9 @@ class _PollTrigger(BaseTrigger):  # type: ignore[misc]
         """Class path and arguments, from which the triggerer makes it again."""
         return f"{type(self).__module__}.{type(self).__name__}", self.arguments()
 
+    @abstractmethod
     def ask(self) -> list[dict[str, str]]:
         """One look; an empty answer waits on."""
-        raise NotImplementedError
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event with the first answer."""

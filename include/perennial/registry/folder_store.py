@@ -61,11 +61,10 @@ class FolderStore:
         """See ``ModelStore``: ``<root>/<agent>/refused/<job>.json``."""
         file = self._root / agent / "refused" / f"{job_id}.json"
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            record = {"run_id": uuid4().hex, "summary": summary, "metrics": finite(metrics), "tags": prefixed(tags)}
-            aside = file.with_name(f".{uuid4().hex}")
-            aside.write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
-            os.replace(aside, file)
+            _write_json(
+                file,
+                {"run_id": uuid4().hex, "summary": summary, "metrics": finite(metrics), "tags": prefixed(tags)},
+            )
         return str(json.loads(file.read_text(encoding="utf-8"))["run_id"])
 
     def withdraw(self, agent: str, version: str, digest: str) -> None:
@@ -122,8 +121,12 @@ class FolderStore:
         return dict(json.loads((self._place(agent, version) / "published.json").read_text(encoding="utf-8")))
 
     def _write_aliases(self, agent: str, aliases: Mapping[str, str]) -> None:
-        file = self._root / agent / "aliases.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_name(f".aliases.{uuid4().hex}")
-        aside.write_text(json.dumps(dict(aliases), sort_keys=True), encoding="utf-8")
-        os.replace(aside, file)
+        _write_json(self._root / agent / "aliases.json", aliases)
+
+
+def _write_json(file: Path, record: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.stem}.{uuid4().hex}")
+    aside.write_text(json.dumps(dict(record), indent=1, sort_keys=True), encoding="utf-8")
+    os.replace(aside, file)

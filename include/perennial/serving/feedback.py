@@ -134,7 +134,7 @@ def _labelled(item: Recorded, actual: JSON, task: TaskInfo) -> Example | None:
     value = worth(task.kind, answer.output, actual, uncertainty_of(answer.confidence or 0.0))
     if item.text is None:
         return None
-    sampled = share(digest_of(answer.agent, answer.task, item.text)) < task.holdout_share
+    sampled = share(answer.input_digest) < task.holdout_share
     if not value.kept and not sampled:
         return None
     return Example(

@@ -250,6 +250,11 @@ def test_two_agents_train_side_by_side(airflow_stack: Stack) -> None:
     for agent in ("alpha", "beta"):
         stack.wait_step(agent, "settle", since, 90)
         (stack.stub / f"{agent}.go").unlink()
+    begun, ended = (
+        [stack.wait_step(agent, step, since)["at"] for agent in ("alpha", "beta")]
+        for step in ("train_begin", "train_end")
+    )
+    assert max(begun) < min(ended)
 
 
 @pytest.mark.req("J95")
