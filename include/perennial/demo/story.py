@@ -12,9 +12,10 @@ from perennial.demo.material import Material, as_examples
 from perennial.demo.plane import Plane, RequiredActions, Traffic, Truth, wait_for
 from perennial.demo.plot import Answer, Mark
 from perennial.domain.model import SemanticVersion
-from perennial.domain.words import RolloutState
+from perennial.domain.words import GateAction, RolloutState
 from perennial.errors import StackError
 from perennial.flows.ports import Ports
+from perennial.ingest.job_log import JobEntry
 from perennial.rollout.machine import ENDED
 from perennial.serving.router import arm_for
 
@@ -110,41 +111,53 @@ class Story:
                     return number + 1
         return len(truths)
 
-    def _job_after(self, moment: float, *, reason: str | None = None) -> dict[str, Any] | None:
-        """The newest finished job that began after ``moment`` (seconds ago are counted on the database's clock)."""
+    def _job_after(self, moment: float) -> JobEntry | None:
+        """The newest finished job with examples that began after ``moment`` (counted back on the database's clock)."""
         jobs = self.ports.jobs.recent(self.agent, seconds=time.monotonic() - moment + 1.0)
-        done = [job for job in jobs if job.finished and job.example_count and (reason is None or job.reason == reason)]
-        return {"job": done[0]} if done else None
+        return next((job for job in jobs if job.finished and job.example_count), None)
+
+    def _verdict(self, job: JobEntry) -> tuple[bool, str]:
+        """Whether the gate held a job's candidate, and its summary."""
+        report = self.ports.ledger.gate_report(job.job_id)
+        if report is None:
+            return False, "no report"
+        return report.action == GateAction.HOLD.value, str(report.report.get("summary", ""))
+
+    def _judged_chapter(self, job: JobEntry, began: float) -> tuple[bool, str]:
+        """Add the row of a candidate that the gate judged; whether it was held, and the gate's summary."""
+        held, summary = self._verdict(job)
+        record = next((row for row in self.ports.buffer.performance(self.agent, 100) if row.job_id == job.job_id), None)
+        self.facts.chapters.append(
+            Chapter(
+                version="-", trigger="threshold", verdict="held" if held else "not held", examples=job.example_count,
+                before=record.accuracy_before if record else None, after=record.accuracy_after if record else None,
+                seconds=round(time.monotonic() - began, 1), note=summary,
+            )
+        )  # fmt: skip
+        return held, summary
 
     def _wait_champion(self, other_than: str | None, what: str) -> str:
-        version = self._next_champion(other_than, what)
-        assert version is not None
-        return version
+        return str(self._champion_or(lambda: None, other_than, what))
 
-    def _next_champion(
+    def _champion_or(
         self,
+        refused: Callable[[], JobEntry | None],
         other_than: str | None,
         what: str,
-        *,
         accept: Callable[[str], bool] = bool,
-        unless: Callable[[], bool] | None = None,
-    ) -> str | None:
-        """The next champion once the gateway serves it; None when ``unless`` came true first."""
-        refused = object()
+    ) -> str | JobEntry:
+        """The next champion once the gateway serves it, or the job that ``refused`` names first."""
 
-        def changed() -> object:
+        def changed() -> str | JobEntry | None:
             self._answer_actions()
             now = self.champion()
-            if now and now != other_than and accept(now):
-                return now
-            return refused if unless is not None and unless() else None
+            return now if now and now != other_than and accept(now) else refused()
 
         with self.bars.journey(what) as look:
-            version = wait_for(what, changed, seconds=TRAIN_SECONDS + ROLLOUT_SECONDS, tick=look)
-        if version is refused:
-            return None
-        wait_for(f"the gateway to serve {version}", lambda: self._served() == version, seconds=60)
-        return str(version)
+            found: str | JobEntry = wait_for(what, changed, seconds=TRAIN_SECONDS + ROLLOUT_SECONDS, tick=look)
+        if isinstance(found, str):
+            wait_for(f"the gateway to serve {found}", lambda: self._served() == found, seconds=60)
+        return found
 
     def _let_it_settle(self) -> None:
         """Wait until nothing trains, waits or rolls out, so that what happens next has one cause."""
@@ -153,12 +166,16 @@ class Story:
             self._answer_actions()
             rollout = self.ports.rollouts.latest(self.agent)
             idle = rollout is None or rollout.state in {RolloutState.BAKING, *ENDED}
-            training = self.agent in self.ports.buffer.running() or self.ports.buffer.due(self.agent).due
-            return idle and not training and self.ports.ledger.newest_unserved(self.agent) is None
+            return idle and self._nothing_trains()
 
         with Traffic(self.plane, self.material.task, self.seen[-200:], heard=self._heard) as traffic:
             wait_for("trainings and rollouts to end", still, seconds=TRAIN_SECONDS + ROLLOUT_SECONDS, every=1.0)
         self.facts.failed_requests += traffic.failed
+
+    def _nothing_trains(self) -> bool:
+        """Whether no job runs or is due and no version waits for its rollout."""
+        training = self.agent in self.ports.buffer.running() or self.ports.buffer.due(self.agent).due
+        return not training and self.ports.ledger.newest_unserved(self.agent) is None
 
     def _served(self) -> str | None:
         entry = self.plane.agents()["agents"].get(self.agent) or {}
@@ -240,13 +257,18 @@ class Story:
         )
         with Traffic(self.plane, self.material.task, self.seen[-200:], heard=self._heard) as traffic:
             major = SemanticVersion.parse(before or "0.0.0").major
-            version = self._next_champion(
-                before, "the major version", accept=lambda now: SemanticVersion.parse(now).major > major,
-                unless=lambda: self._given_up(began),
+            version = self._champion_or(
+                lambda: self._refused(began), before, "the major version",
+                accept=lambda now: SemanticVersion.parse(now).major > major,
             )  # fmt: skip
         self.facts.failed_requests += traffic.failed
-        if version is None:
-            self._held_for_good(began)
+        if not isinstance(version, str):
+            # on data of your own the gate may refuse a topic; that is its right, and the story goes on
+            _, summary = self._judged_chapter(version, began)
+            self._mark(f"{self.material.later_label} held", good=False)
+            self.say(
+                f"The gate holds every candidate that knows {self.material.later_label}: {summary}. The champion stays."
+            )
             return
         self._mark(f"{version} knows {self.material.later_label}")
         chapter = self._chapter(
@@ -295,27 +317,10 @@ class Story:
             note=f"canary answered in {seconds:.1f} s",
         )
 
-    def _given_up(self, began: float) -> bool:
-        """Whether the gate refused the candidates since then and nothing goes on."""
-        held = self._job_after(began)
-        running = self.agent in self.ports.buffer.running() or self.ports.buffer.due(self.agent).due
-        return held is not None and not running and self.ports.ledger.newest_unserved(self.agent) is None
-
-    def _held_for_good(self, began: float) -> None:
-        """On data of your own the gate may refuse to learn a topic; that is its right, and the story goes on."""
-        found = self._job_after(began)
-        report = self.ports.ledger.gate_report(found["job"].job_id) if found else None
-        summary = str(report.report.get("summary", "")) if report else "no report"
-        self._mark(f"{self.material.later_label} held", good=False)
-        self.facts.chapters.append(
-            Chapter(
-                version="-", trigger="threshold", verdict="held", examples=found["job"].example_count if found else 0, before=None,
-                after=None, seconds=round(time.monotonic() - began, 1), note=summary,
-            )
-        )  # fmt: skip
-        self.say(
-            f"The gate holds every candidate that knows {self.material.later_label}: {summary}. The champion stays."
-        )
+    def _refused(self, began: float) -> JobEntry | None:
+        """The job whose candidate the gate held since then, once nothing goes on any more."""
+        job = self._job_after(began)
+        return job if job is not None and self._nothing_trains() and self._verdict(job)[0] else None
 
     def _wrong_answer(self) -> tuple[Truth, Any] | None:
         """A text that the champion answers wrong; the editor knows better."""
@@ -335,23 +340,10 @@ class Story:
             f"{len(self.material.flipped)} articles about {self.material.flipped_from} arrive, all labelled {self.material.flipped_to}."
         )
         with self.bars.journey("the gate's verdict") as look:
-            found = wait_for("the gate's verdict", lambda: self._job_after(began), seconds=TRAIN_SECONDS, tick=look)[
-                "job"
-            ]
-        report = self.ports.ledger.gate_report(found.job_id)
-        held = report is not None and report.action == "hold"
+            job = wait_for("the gate's verdict", lambda: self._job_after(began), seconds=TRAIN_SECONDS, tick=look)
+        held, summary = self._judged_chapter(job, began)
         self.facts.poison_held = held
         self._mark("poison held" if held else "poison passed", good=held)
-        summary = report.report.get("summary", "") if report else "no report"
-        history = self.ports.buffer.performance(self.agent, 100)
-        record = next((row for row in history if row.job_id == found.job_id), None)
-        self.facts.chapters.append(
-            Chapter(
-                version="-", trigger="threshold", verdict="held" if held else "not held", examples=found.example_count,
-                before=record.accuracy_before if record else None, after=record.accuracy_after if record else None,
-                seconds=round(time.monotonic() - began, 1), note=summary,
-            )
-        )  # fmt: skip
         self.say(f"The gate {'holds' if held else 'does not hold'} the candidate: {summary}")
         if self.champion() != before:
             raise StackError("a poisoned candidate reached production; look at its gate report")
