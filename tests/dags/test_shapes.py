@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perennial.bridge.factory import CRITICAL_WEIGHT, rollout_dag, train_dag
-from perennial.bridge.operators import ApproveOperator, CanaryOperator
+from perennial.bridge.operators import FAST_LANES, ApproveOperator, CanaryOperator
 from perennial.bridge.pools import POOLS
 from perennial.fleet import Agent, Rollout, Task
 from tests.dags.fleet import Nothing
@@ -42,8 +42,8 @@ def train() -> Any:
 @pytest.mark.req("D7", "J74")
 def test_train_has_the_tasks_in_order_and_one_run_at_a_time(train: Any) -> None:
     order = [task.task_id for task in train.topological_sort()]
-    assert [name for name in order if name != "train_critical"] == TRAIN_ORDER
-    assert train.get_task("claim").downstream_task_ids == {"validate", "redact", "settle"}
+    assert [name for name in order if name not in {"train_critical", *FAST_LANES}] == TRAIN_ORDER
+    assert train.get_task("claim").downstream_task_ids == {"validate", "redact", "settle", *FAST_LANES}
     assert train.get_task("select").upstream_task_ids == {"validate", "redact"}
     assert train.max_active_runs == 1
     assert train.catchup is False
@@ -62,6 +62,11 @@ def test_a_critical_training_weighs_more_in_the_same_pool(train: Any) -> None:
     usual, critical = train.get_task("train"), train.get_task("train_critical")
     assert (usual.pool, critical.pool) == ("cpu", "cpu")
     assert (usual.priority_weight, critical.priority_weight) == (1, CRITICAL_WEIGHT)
+    urgent, most_urgent = (train.get_task(name) for name in FAST_LANES)
+    assert (urgent.pool, most_urgent.pool) == ("cpu", "cpu")
+    assert usual.priority_weight < urgent.priority_weight < most_urgent.priority_weight
+    for lane in (urgent, most_urgent):
+        assert lane.downstream_task_ids == train.get_task("gate").downstream_task_ids == {"approve", "register"}
     assert {str(task.weight_rule) for task in train.tasks} == {"absolute"}
 
 

@@ -13,7 +13,17 @@ from airflow.sdk import DAG, Param, TriggerRule, get_parsing_context, task
 
 from perennial.bridge import steps
 from perennial.bridge.assets import candidate_asset, due_asset
-from perennial.bridge.operators import ApproveOperator, CanaryOperator, ClaimOperator, GateOperator, RegisterOperator
+from perennial.bridge.operators import (
+    FAST_LANE,
+    FAST_LANE_CRITICAL,
+    GATE,
+    ApproveOperator,
+    CanaryOperator,
+    ClaimOperator,
+    FastLaneOperator,
+    GateOperator,
+    RegisterOperator,
+)
 from perennial.bridge.policy import default_args
 from perennial.bridge.pools import CPU
 from perennial.domain.words import Mode, Reason
@@ -22,6 +32,7 @@ from perennial.fleet.agent import Agent
 from perennial.settings import load_settings
 
 CRITICAL_WEIGHT = 1000
+URGENT_WEIGHT = 100
 SHORT_STEP_SECONDS = 10.0
 TRAIN_MINUTES = 50.0  # below the lease of a claim, which is an hour
 _UUID = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
@@ -37,8 +48,9 @@ Starts by itself when **{agent}** is due: enough new rows, a correction of prior
 |---|---|
 | admit, claim | makes waiting rows ready (checked, redacted) and claims the best of them; ends the run at once when nothing is to do |
 | validate, redact, select | batch expectations, a second look for personal data, frozen holdout and replay |
-| train, train_critical | per task of the agent, in pool `{pool}`; a critical correction takes the second and overtakes the queue |
+| train, train_critical | per task of the agent, in pool `{pool}`; with a critical correction the second, which overtakes the queue |
 | evaluate, gate | champion and candidate on the same rows; the report is in the gate's log and XCom |
+| fast_lane, fast_lane_critical | instead of all that from validate on when somebody corrected the model: the same in one task |
 | approve | only for a major version: a person answers in *Required actions* |
 | register | signs, publishes to MLflow, and starts `rollout_{agent}` |
 | settle | always runs: marks the rows trained or gives them back, and writes the run's note |
@@ -82,26 +94,24 @@ def train_dag(agent: Agent) -> DAG:
         admitted = _step(steps.admit, pool=CPU)(agent.name)
         claimed = ClaimOperator(task_id="claim", agent=agent.name)
         selected = _step(steps.select)()
+        one_came = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
         trained = _training(agent, "train", 1).expand(task_name=selected)
-        urgent = _training(agent, "train_critical", CRITICAL_WEIGHT).expand(task_name=selected)
-        any_trained = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
-        evaluated = _step(steps.evaluate, pool=CPU, minutes=30, trigger_rule=any_trained)()
-        gate = GateOperator(task_id="gate")
+        critical = _training(agent, "train_critical", CRITICAL_WEIGHT).expand(task_name=selected)
+        evaluated = _step(steps.evaluate, pool=CPU, minutes=30, trigger_rule=one_came)()
+        gate = GateOperator(task_id=GATE)
+        lanes = [_fast_lane(agent, FAST_LANE, URGENT_WEIGHT), _fast_lane(agent, FAST_LANE_CRITICAL, CRITICAL_WEIGHT)]
         approve = ApproveOperator(
-            task_id="approve",
-            subject=f"Release a major version of {agent.name}?",
-            body="{{ ti.xcom_pull(task_ids='gate')['text'] }}",
+            task_id="approve", subject=f"Release a major version of {agent.name}?", trigger_rule=one_came
         )
-        register = RegisterOperator(
-            task_id="register",
-            outlets=[candidate_asset(agent.name)],
-            trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
-        )
+        register = RegisterOperator(task_id="register", outlets=[candidate_asset(agent.name)], trigger_rule=one_came)
         settle = _step(steps.settle, retries=5)()
         # two looks at the same claimed rows that need not wait for each other: half a second less for a correction
         checks = [_step(steps.validate, pool=CPU)(), _step(steps.redact, pool=CPU)()]
         admitted >> claimed >> checks >> selected
-        [trained, urgent] >> evaluated >> gate >> [approve, register]
+        [trained, critical] >> evaluated >> gate
+        claimed >> lanes
+        for judged in (gate, *lanes):
+            judged >> [approve, register]
         approve >> register >> settle
         settle.as_teardown(setups=claimed)
     return dag
@@ -159,6 +169,12 @@ def _training(agent: Agent, name: str, weight: int) -> Any:
         task_id=name, pool=agent.pool, priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES),
         multiple_outputs=False, map_index_template="{{ task.op_kwargs['task_name'] }}",
     )(steps.train)  # fmt: skip
+
+
+def _fast_lane(agent: Agent, name: str, weight: int) -> Any:
+    return FastLaneOperator(
+        task_id=name, pool=agent.pool, priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES)
+    )
 
 
 def _train_params() -> dict[str, Param]:

@@ -20,6 +20,11 @@ from perennial.domain.job import BatchRef
 
 APPROVAL_WAIT = timedelta(hours=24)
 AFTER_APPROVAL = timedelta(hours=1)  # for what comes after the answer
+GATE = "gate"
+STOPPED = "stopped"
+FAST_LANE, FAST_LANE_CRITICAL = FAST_LANES = ("fast_lane", "fast_lane_critical")
+# what a fast lane does in one task
+_STEPS = ("validate", "redact", "select", "train", "train_critical", "evaluate", GATE)
 _RESULT = "return_value"
 _LOOK_SECONDS = 0.5
 
@@ -27,6 +32,11 @@ _LOOK_SECONDS = 0.5
 def batch_of(context: Any) -> BatchRef:
     """The claim of this run. Pulled rather than passed, so that the graph shows order and not who reads whose id."""
     return BatchRef.from_dict(context["ti"].xcom_pull(task_ids="claim"))
+
+
+def verdict_of(context: Any) -> dict[str, Any] | None:
+    """What the gate said of this run's candidate, on whichever lane; None when it was not asked."""
+    return next((said for name in (GATE, *FAST_LANES) if (said := context["ti"].xcom_pull(task_ids=name))), None)
 
 
 def rollout_of(context: Any) -> dict[str, Any]:
@@ -51,9 +61,9 @@ class _SkippingOperator(BaseOperator, SkipMixin):  # type: ignore[misc]
 class ClaimOperator(_SkippingOperator):
     """Claims rows for this run; skips the whole run when there is nothing to do.
 
-    A claim that holds a critical correction (priority 3) goes through ``train_critical``, whose weight overtakes the waiting
-    trainings of other agents in the pool; any other goes through ``train``. Airflow fixes a task's weight when its run is made, before
-    anyone knows what will be claimed, hence two tasks.
+    An urgent claim goes through a fast lane, any other through the steps. One that holds a critical correction (priority 3)
+    goes through ``fast_lane_critical`` or ``train_critical``, whose weight overtakes the waiting trainings of other agents in the
+    pool. Airflow fixes a task's weight when its run is made, before anyone knows what will be claimed, hence two tasks each.
     """
 
     def __init__(self, *, agent: str, **kwargs: Any) -> None:
@@ -74,28 +84,66 @@ class ClaimOperator(_SkippingOperator):
             note_run(context, reason)
             raise AirflowSkipException(reason)
         critical = any(row.priority >= 3 for row in ports.buffer.claimed_rows(ref.job_id, ref.attempt))
-        return self.finish(context, ref.as_dict(), ["train" if critical else "train_critical"])
+        if ref.urgent:
+            return self.finish(context, ref.as_dict(), [*_STEPS, FAST_LANE if critical else FAST_LANE_CRITICAL])
+        return self.finish(context, ref.as_dict(), [*FAST_LANES, "train" if critical else "train_critical"])
 
 
-class GateOperator(_SkippingOperator):
-    """Asks the gates; lets only what passes go on, and what needs a person to ``approve``."""
+class _JudgingOperator(_SkippingOperator):
+    """Lets only a candidate go on that the gates pass, and to ``approve`` what needs a person."""
+
+    def follow(self, context: Any, verdict: dict[str, Any]) -> dict[str, Any]:
+        """Say the verdict with its page, and skip what it rules out."""
+        self.log.info("%s", verdict["text"])
+        skip = {"pass": ["approve"], "approve": []}.get(verdict["action"], ["approve", "register"])
+        return self.finish(context, verdict, skip)
+
+
+class GateOperator(_JudgingOperator):
+    """Asks the gates."""
 
     def execute(self, context: Any) -> dict[str, Any]:
         """The verdict with its page."""
         from perennial.bridge.hooks import task_ports
         from perennial.flows import train
 
-        verdict = train.gate(task_ports(), batch_of(context))
-        self.log.info("%s", verdict["text"])
-        skip = {"pass": ["approve"], "approve": []}.get(verdict["action"], ["approve", "register"])
-        return self.finish(context, verdict, skip)
+        return self.follow(context, train.gate(task_ports(), batch_of(context)))
+
+
+class FastLaneOperator(_JudgingOperator):
+    """Everything from validate to gate in this one task, for a correction that somebody waits for."""
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """The verdict with its page, and the seconds of each step."""
+        from perennial.bridge.hooks import task_ports
+        from perennial.errors import EmptyBatch
+        from perennial.flows import train
+
+        try:
+            verdict = train.fast_lane(task_ports(), batch_of(context))
+        except EmptyBatch as error:
+            raise nothing_left(context, error) from error
+        return self.follow(context, verdict)
+
+
+def nothing_left(context: Any, error: Exception) -> AirflowSkipException:
+    """Note for ``settle`` that the batch had nothing to train, which is no failure."""
+    context["ti"].xcom_push(key=STOPPED, value="cancelled")
+    return AirflowSkipException(str(error))
+
+
+def stopped_of(context: Any) -> str | None:
+    """The word that ``nothing_left`` noted, if it did."""
+    pull = context["ti"].xcom_pull
+    return next((word for name in ("select", *FAST_LANES) if (word := pull(task_ids=name, key=STOPPED))), None)
 
 
 class ApproveOperator(ApprovalOperator):  # type: ignore[misc]
     """Waits for a person in Airflow's required actions, with the gate's page as evidence.
 
-    The answer is written into our own table with the name of who gave it; ``register`` reads that table alone, so marking this task
-    as successful promotes nothing. No answer in time is a refusal, also when somebody sets another default.
+    The page is put into the form when the task runs, from whichever lane made it. The answer is written into our own table with the
+    name of who gave it; ``register`` reads that table alone, so marking this task as successful promotes nothing. No
+    answer in time is a refusal, also when somebody sets another default.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -116,6 +164,10 @@ class ApproveOperator(ApprovalOperator):  # type: ignore[misc]
         if approval is not None:
             self.log.info("%s approved this already", approval.actor)
             return {"approved": True, "actor": approval.actor}
+        verdict = verdict_of(context)
+        if verdict is None:
+            raise AirflowFailException("no verdict lies before this question; clear the run from `claim` on")
+        self.body = verdict["text"]
         ports.buffer.renew(ref.job_id, ref.attempt, (self.response_timeout + AFTER_APPROVAL).total_seconds())
         return dict(super().execute(context))  # never returns: it raises what parks the task
 

@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from perennial.bridge.hooks import task_ports
 from perennial.bridge.notes import note_run
-from perennial.bridge.operators import batch_of, rollout_of, settle_verdict
+from perennial.bridge.operators import batch_of, nothing_left, rollout_of, settle_verdict, stopped_of, verdict_of
 from perennial.bridge.requests import outcome_of
 
 # train_<agent>
@@ -41,11 +41,11 @@ def select() -> list[str]:
     from perennial.errors import EmptyBatch
     from perennial.flows import train
 
+    context = get_current_context()
     try:
-        return train.select(task_ports(), batch_of(get_current_context()))
+        return train.select(task_ports(), batch_of(context))
     except EmptyBatch as error:
-        get_current_context()["ti"].xcom_push(key="stopped", value="cancelled")
-        raise AirflowSkipException(str(error)) from error
+        raise nothing_left(context, error) from error
 
 
 def train(task_name: str) -> dict[str, Any]:
@@ -71,9 +71,9 @@ def settle() -> dict[str, Any]:
     released = ti.xcom_pull(task_ids="register") is not None
     action, approved, stopped = None, None, None
     if not released:
-        action = (ti.xcom_pull(task_ids="gate") or {}).get("action")
+        action = (verdict_of(context) or {}).get("action")
         approved = (ti.xcom_pull(task_ids="approve") or {}).get("approved") if action == "approve" else None
-        stopped = ti.xcom_pull(task_ids="select", key="stopped") if action is None else None
+        stopped = stopped_of(context) if action is None else None
     outcome = outcome_of(released=released, action=action, approved=approved, stopped=stopped)
     settled = train.settle(task_ports(), batch_of(context), outcome)
     note_run(context, settled["note"])

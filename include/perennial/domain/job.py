@@ -38,6 +38,15 @@ class BatchRef:
     reason: Reason
     count: int
 
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody corrected the model and waits: such a training takes the fast lane.
+
+        >>> BatchRef(agent="scout", job_id=UUID(int=1), attempt=1, mode=Mode.ONLINE, reason=Reason.CORRECTION, count=1).urgent
+        True
+        """
+        return self.reason is Reason.CORRECTION and self.mode is Mode.ONLINE
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON for XCom."""
         return {

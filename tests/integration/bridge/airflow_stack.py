@@ -203,8 +203,10 @@ class Stack:
 
     # the stub flows
 
-    def due(self, agent: str, reason: str = "correction", priority: int = 2, **said: Any) -> float:
+    def due(self, agent: str, reason: str = "threshold", priority: int = 0, **said: Any) -> float:
         """Make an agent due, with a script, and ring the bell; when."""
+        for killed_before in self.stub.glob(f"{agent}.*.killed"):
+            killed_before.unlink()
         (self.stub / "script" / f"{agent}.json").write_text(json.dumps(said))
         beside = self.stub / "due" / f"{agent}.tmp"
         beside.write_text(json.dumps({"reason": reason, "priority": priority}))

@@ -135,6 +135,16 @@ def gate(ports: Any, ref: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def fast_lane(ports: Any, ref: Any) -> dict[str, Any]:
+    _begin(ref.agent, "fast_lane", may_admit=ports.admission is not None)
+    validate(ports, ref)
+    redact(ports, ref)
+    for task in select(ports, ref):
+        train(ports, ref, task)
+    evaluate(ports, ref)
+    return {**gate(ports, ref), "seconds": {}}
+
+
 def record_decision(ports: Any, ref: Any, approved: bool, actor: str, comment: str) -> dict[str, Any]:
     _begin(ref.agent, "decision", approved=approved, actor=actor, comment=comment)
     if approved:
@@ -297,7 +307,8 @@ def install() -> None:
         "perennial.flows.due": ["due_agents"],
         "perennial.flows.harvest": ["sources", "drain", "admit_waiting", "relay_outbox"],
         "perennial.flows.train": [
-            "admit", "claim", "validate", "redact", "select", "train", "evaluate", "gate", "record_decision", "register", "settle",
+            "admit", "claim", "validate", "redact", "select", "train", "evaluate", "gate", "fast_lane", "record_decision",
+            "register", "settle",
         ],
         "perennial.flows.rollout": ["verify", "shadow", "begin_step", "look", "full", "revert"],
     }  # fmt: skip

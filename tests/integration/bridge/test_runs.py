@@ -23,15 +23,17 @@ def _train_run(stack: Stack, agent: str, since: float) -> str:
 @pytest.mark.req("D5", "D7", "D11", "J72", "J77")
 def test_an_event_goes_all_the_way_to_everything(airflow_stack: Stack) -> None:
     stack = airflow_stack
-    since = stack.due("alpha", reason="correction")
+    since = stack.due("alpha")
     run = _train_run(stack, "alpha", since)
     assert stack.finished("train_alpha", run) == "success"
     states = stack.states("train_alpha", run)
-    assert {task for task, state in states.items() if state == "skipped"} == {"train_critical", "approve"}
+    assert {task for task, state in states.items() if state == "skipped"} == {
+        "train_critical", "approve", "fast_lane", "fast_lane_critical",
+    }  # fmt: skip
     assert states["train[0]"] == states["train[1]"] == states["register"] == states["settle"] == "success"
     assert stack.run("train_alpha", run)["note"] == "alpha: registered"
     steps = {line["step"]: line for line in stack.journal("alpha", since)}
-    assert steps["claim"]["reason"] == "correction"
+    assert steps["claim"]["reason"] == "threshold"
     assert steps["admit"]["may_admit"] is True
     assert steps["claim"]["may_admit"] is steps["validate"]["may_admit"] is False
     links = stack.call("GET", f"/api/v2/dags/train_alpha/dagRuns/{run}/taskInstances/register/links")["extra_links"]
@@ -47,6 +49,43 @@ def test_an_event_goes_all_the_way_to_everything(airflow_stack: Stack) -> None:
     page = stack.home / "perennial" / "reports" / "alpha.md"  # the shipped example of ModelPromotedSensor
     stack.wait(page.exists, 60, "the promotion's page is written")
     assert "# alpha serves 1.0.1" in page.read_text()
+
+
+@pytest.mark.req("J33")
+def test_a_correction_takes_the_fast_lane(airflow_stack: Stack) -> None:
+    stack = airflow_stack
+    since = stack.due("beta", "correction", 2)
+    run = _train_run(stack, "beta", since)
+    assert stack.finished("train_beta", run) == "success"
+    states = stack.states("train_beta", run)
+    done = {task for task, state in states.items() if state == "success"}
+    assert done == {"admit", "claim", "fast_lane", "register", "settle"}
+    assert set(states.values()) == {"success", "skipped"}
+    lines = [line for line in stack.journal("beta", since) if line["step"] not in {"verify", "shadow"}]
+    work = [line for line in lines if line["step"] in {"fast_lane", "validate", "redact", "select", "evaluate", "gate"}]
+    assert [line["step"] for line in work] == ["fast_lane", "validate", "redact", "select", "evaluate", "gate"]
+    assert len({line["pid"] for line in work}) == 1
+    assert not any(line.get("may_admit") for line in work)
+    assert stack.run("train_beta", run)["note"] == "beta: registered"
+
+
+@pytest.mark.req("J49")
+def test_the_fast_lane_ends_in_every_way_that_the_steps_do(airflow_stack: Stack) -> None:
+    stack = airflow_stack
+    for said, outcome, state in (
+        ({"gate": "hold"}, "held", "success"),
+        ({"empty": True}, "cancelled", "success"),
+        ({"fail": "validate"}, "failed", "failed"),
+        ({"kill": "train"}, "registered", "success"),
+    ):
+        since = stack.due("gamma", "correction", 2, **said)
+        run = _train_run(stack, "gamma", since)
+        assert stack.finished("train_gamma", run, 120) == state, said
+        assert stack.wait_step("gamma", "settle", since)["outcome"] == outcome
+        assert stack.states("train_gamma", run)["gate"] == "skipped"
+        steps = [line["step"] for line in stack.journal("gamma", since)]
+        assert steps.count("fast_lane") == (2 if "kill" in said else 1)
+        assert steps.count("register") == (1 if outcome == "registered" else 0)
 
 
 @pytest.mark.req("J72", "D5")
@@ -215,14 +254,14 @@ def test_a_critical_correction_overtakes_in_a_pool_of_one_slot(airflow_stack: St
         stack.due("beta", "threshold", 0, **said)
         stack.wait(lambda: _train_state(stack, "beta", since, "train[0]") == "scheduled", 60, "beta queues")
         stack.due("gamma", "correction", 3, **said)
-        stack.wait(lambda: _train_state(stack, "gamma", since, "train_critical[0]") == "scheduled", 60, "gamma queues")
+        stack.wait(lambda: _train_state(stack, "gamma", since, "fast_lane_critical") == "scheduled", 60, "gamma queues")
         (stack.stub / "alpha.go").touch()
         for agent in ("alpha", "beta", "gamma"):
             stack.wait_step(agent, "settle", since, 90)
         order = [line["agent"] for line in stack.journal(since=since) if line["step"] == "train_begin"]
         assert order == ["alpha", "gamma", "beta"]
-        assert _train_state(stack, "gamma", since, "train") == "skipped"
-        assert _train_state(stack, "gamma", since, "train_critical[0]") == "success"
+        assert _train_state(stack, "gamma", since, "fast_lane") == "skipped"
+        assert _train_state(stack, "gamma", since, "fast_lane_critical") == "success"
     finally:
         (stack.stub / "alpha.go").unlink(missing_ok=True)
         stack.call(

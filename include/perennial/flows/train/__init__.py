@@ -2,6 +2,7 @@
 
 from perennial.flows.train.claim import admit, claim
 from perennial.flows.train.evaluate import evaluate
+from perennial.flows.train.fast_lane import fast_lane
 from perennial.flows.train.fit import select, train
 from perennial.flows.train.gate import gate, record_decision
 from perennial.flows.train.guard import redact, validate
@@ -9,5 +10,5 @@ from perennial.flows.train.register import register
 from perennial.flows.train.settle import settle
 
 __all__ = [
-    "admit", "claim", "evaluate", "gate", "record_decision", "redact", "register", "select", "settle", "train", "validate",
+    "admit", "claim", "evaluate", "fast_lane", "gate", "record_decision", "redact", "register", "select", "settle", "train", "validate",
 ]  # fmt: skip
