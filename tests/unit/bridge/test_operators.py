@@ -46,12 +46,25 @@ def ports(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_approve_holds_the_claim_as_long_as_a_person_may_take(ports: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow.providers.standard.operators.hitl.upsert_hitl_detail", lambda **_: None)
-    approve = ApproveOperator(task_id="approve", subject="?", response_timeout=timedelta(hours=2))
-    with pytest.raises(TaskAwaitingInput) as parked:
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "airflow.providers.standard.operators.hitl.upsert_hitl_detail", lambda *, body, **_: asked.append(body)
+    )
+    for lane in ("gate", "fast_lane", "fast_lane_critical"):
+        approve = ApproveOperator(task_id="approve", subject="?", response_timeout=timedelta(hours=2))
+        said = {"claim": REF.as_dict(), lane: {"action": "approve", "text": f"page of {lane}"}}
+        with pytest.raises(TaskAwaitingInput) as parked:
+            approve.execute({"ti": Instance(**said), "task_instance": Instance()})
+        assert parked.value.timeout == timedelta(hours=2)
+    assert asked == ["page of gate", "page of fast_lane", "page of fast_lane_critical"]
+    assert ports.renewed == [3 * 3600.0] * 3
+
+
+def test_nobody_is_asked_about_a_candidate_that_no_gate_judged(ports: Any) -> None:
+    approve = ApproveOperator(task_id="approve", subject="?")
+    with pytest.raises(AirflowFailException, match="no verdict"):
         approve.execute({"ti": Instance(claim=REF.as_dict()), "task_instance": Instance()})
-    assert parked.value.timeout == timedelta(hours=2)
-    assert ports.renewed == [3 * 3600.0]
+    assert ports.renewed == []
 
 
 def test_approve_asks_nobody_twice_for_the_same_bytes(ports: Any) -> None:
