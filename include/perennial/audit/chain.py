@@ -20,6 +20,7 @@ GENESIS = bytes(32)  # what the first seal follows
 _TAG = b"perennial audit 1"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's
 _ENTRY = struct.Struct(">qq32s")
+_TIME = struct.Struct(">8xq32x")
 _NUMBERS = struct.Struct(">6q")
 _LENGTH = struct.Struct(">i")
 
@@ -68,6 +69,12 @@ def entry(row_id: int, at: datetime, content: bytes) -> bytes:
 def entries_of(members: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Id, time in ticks and content digest of each entry."""
     return _ENTRY.iter_unpack(members)
+
+
+def earliest(members: bytes) -> int:
+    """The lowest time of the entries, in ticks."""
+    found: tuple[int] = min(_TIME.iter_unpack(members))
+    return found[0]
 
 
 def seal_hash(seal: Seal) -> bytes:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from enum import StrEnum
 from itertools import islice
 
-from perennial.audit.chain import ENTRY_BYTES, GENESIS, MOST, Seal, entries_of, seal_hash, ticks
+from perennial.audit.chain import ENTRY_BYTES, GENESIS, MOST, Seal, earliest, entries_of, seal_hash, ticks
 
 LATE = timedelta(hours=1)  # a row that claims to be older than this when its batch was sealed was put in afterwards
 _UNCLAIMED = 100_000  # rows out of order that are remembered; a sound chain has a handful
@@ -222,6 +222,8 @@ class _Walk:
         if self._last is None:
             return
         floor = ticks(min(self._last.sealed_at, seal.sealed_at) - LATE)
+        if earliest(members) >= floor:
+            return
         for row_id, at, _ in entries_of(members):
             if at < floor:
                 text = f"row {row_id} claims a time long before batch {seal.batch - 1}, but was put in after it"
