@@ -36,8 +36,9 @@ def decide(log: AuditLog, count: int) -> None:
 
 
 def report(log: AuditLog) -> Report:
+    heads = [(seal.batch, seal.hash) for seal in log.seals(0)]  # before the view, as heads that were kept
     with log.chain() as chain:
-        return verify(chain, [(seal.batch, seal.hash) for seal in log.seals(0)])
+        return verify(chain, heads)
 
 
 def test_rows_are_sealed_in_batches_that_follow_each_other(log: AuditLog) -> None:
@@ -161,13 +162,14 @@ def test_many_writers_and_many_sealers_make_one_chain_without_a_gap(database: Da
     sealers = [threading.Thread(target=sealer) for _ in range(3)]
     for thread in writers + sealers:
         thread.start()
-    for thread in writers:
-        thread.join()
-    found = report(log)
-    assert found.sound
-    stop.set()
-    for thread in sealers:
-        thread.join()
+    try:
+        for thread in writers:
+            thread.join()
+        assert report(log).sound
+    finally:
+        stop.set()
+        for thread in sealers:
+            thread.join()
     while log.seal() is not None:
         pass
     found = report(log)

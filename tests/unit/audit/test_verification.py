@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -92,20 +93,33 @@ class Tamper:
         return Kind.FORKED, first + 1, None
 
 
+def attacks(tamper: Tamper) -> list[tuple[str, Callable[[], Place]]]:
+    """Every way to tamper, by name."""
+    others = (
+        tamper.delete,
+        tamper.insert,
+        tamper.swap,
+        tamper.renumber,
+        tamper.cut,
+        tamper.cut_with_batches,
+        tamper.fork,
+    )
+    edits = [(f"edit {column}", partial(tamper.edit, column)) for column in COLUMNS]
+    return [*edits, *((how.__name__.replace("_", " "), how) for how in others)]
+
+
 def test_a_thousand_tamperings_on_twenty_thousand_rows_are_found_at_the_right_row() -> None:
     tamper = Tamper(11)
     tamper.pick()
     assert tamper.verify().sound
-    attacks = [partial(tamper.edit, column) for column in COLUMNS]
-    attacks += [
-        tamper.delete, tamper.insert, tamper.swap, tamper.renumber, tamper.cut, tamper.cut_with_batches, tamper.fork,
-    ]  # fmt: skip
+    hows = attacks(tamper)
     missed = []
     for number in range(TAMPERINGS):
-        where = attacks[number % len(attacks)]()
+        name, how = hows[number % len(hows)]
+        where = how()
         first = next(iter(tamper.verify().findings), None)
         if first is None or (first.kind, first.batch, first.row) != where:
-            missed.append((number, where, first))
+            missed.append((number, name, where, first))
     assert missed == []
 
 
