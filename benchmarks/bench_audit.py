@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 import resource
+import statistics
 import sys
 import threading
 import time
@@ -39,6 +40,9 @@ SELECT clock_timestamp(), 'editor ' || mod(n, 50), (ARRAY['claimed', 'gate', 'ap
        jsonb_build_object('why', 'accuracy of topic fell by ' || mod(n, 97) || ' points', 'rows', n,
                           'evidence', jsonb_build_array(mod(n, 7), 0.25, true))
 FROM generate_series(1, %s) n
+"""
+BARE = """
+INSERT INTO perennial.audit (actor, action, agent, subject, detail) VALUES ('perennial', 'claimed', 'scout', '1.0.0', '{"rows": 5}')
 """
 QUEUE = """
 INSERT INTO perennial.audit_unsealed
@@ -191,29 +195,43 @@ def tampered(count: int, seed: int) -> bool:
 
 
 def appends(host: TestDatabase, seconds: float) -> None:
-    figures: list[tuple[str, str]] = []
+    """The function beside a bare INSERT of the same row by the owner, each from one thread and from eight, in turns."""
+    figures: list[tuple[str, str, str]] = []
     for threads in (1, 8):
-        log = PostgresAuditLog(Database(host.app, max_size=threads + 1))
-        until, counts = time.perf_counter() + seconds, [0] * threads
+        pool = Database(host.app, max_size=threads + 1)
+        bare, log = Database(host.owner, max_size=threads), PostgresAuditLog(pool)
 
-        def write(number: int, log: PostgresAuditLog = log, until: float = until, counts: list[int] = counts) -> None:
-            while time.perf_counter() < until:
-                log.append(actor="perennial", action="claimed", agent="scout", subject="1.0.0", detail={"rows": number})
-                counts[number] += 1
+        def insert(bare: Database = bare) -> None:
+            with bare.connection() as connection:
+                connection.execute(BARE)
 
-        workers = [threading.Thread(target=write, args=(number,)) for number in range(threads)]
-        for worker in workers:
-            worker.start()
-        while any(worker.is_alive() for worker in workers):
+        def append(log: PostgresAuditLog = log) -> None:
+            log.append(actor="perennial", action="claimed", agent="scout", subject="1.0.0", detail={"rows": 5})
+
+        rates = [(rate(insert, threads, seconds / 2), rate(append, threads, seconds / 2, log)) for _ in range(4)]
+        plain, ours = (statistics.median(column) for column in zip(*rates, strict=True))
+        figures.append((f"{threads} thread{'s' * (threads > 1)}", f"{ours:.0f}/s", f"{plain:.0f}/s"))
+        pool.close()
+        bare.close()
+    table("Durable appends a second", ("from", "append, while it is sealed", "bare INSERT"), figures)
+
+
+def rate(work: Callable[[], None], threads: int, seconds: float, log: PostgresAuditLog | None = None) -> float:
+    until, counts = time.perf_counter() + seconds, [0] * threads
+
+    def repeat(number: int) -> None:
+        while time.perf_counter() < until:
+            work()
+            counts[number] += 1
+
+    workers = [threading.Thread(target=repeat, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers):
+        if log is not None:
             log.seal()
-            time.sleep(0.2)
-        figures.append(
-            (
-                f"durable appends, {threads} thread{'s' * (threads > 1)}, while it is sealed",
-                f"{sum(counts) / seconds:.0f}/s",
-            )
-        )
-    table("Appends", ("what", "figure"), figures)
+        time.sleep(0.2)
+    return sum(counts) / seconds
 
 
 def main() -> int:
