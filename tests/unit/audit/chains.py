@@ -50,10 +50,6 @@ class Record:
         waiting = iter([self.waiting[row_id] for row_id in sorted(self.waiting)])
         return verify(Chain(seals=iter(self.batches), rows=rows, waiting=waiting), self.heads)
 
-    def batch_of(self, row_id: int) -> int:
-        """Number of the batch that sealed the row."""
-        return next(seal.batch for seal, _ in self.batches if seal.first_id <= row_id <= seal.last_id)
-
     def seal_anew(self, first: int) -> None:
         """What a forger with every right does: make batch ``first`` and all after it fit the rows again."""
         for position in range(first - 1, len(self.batches)):
