@@ -137,9 +137,9 @@ class _Heads:
         for newest in self._heads:  # noqa: B007 - the last one counts
             pass
         row = last.last_id if last else None
-        where = f"after row {row}" if last else "from the first row on"
+        where = f"after row {row}" if last else "from the first on"
         self.compared = newest[0]
-        text = f"cut {where}: the chain ends with batch {ends}, a kept head knows batch {newest[0]}"
+        text = f"rows are missing {where}: the chain ends with batch {ends}, a kept head knows batch {newest[0]}"
         return Finding(kind=Kind.CUT, batch=ends + 1, row=row, text=text)
 
 

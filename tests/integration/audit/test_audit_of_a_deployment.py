@@ -57,7 +57,7 @@ def test_from_the_first_decision_to_a_restored_backup(
     told = run("verify")
     assert told.exit_code == 1
     assert told.output.startswith(
-        "BROKEN: cut: cut after row 4: the chain ends with batch 2, a kept head knows batch 3"
+        "BROKEN: cut: rows are missing after row 4: the chain ends with batch 2, a kept head knows batch 3"
     )
     log.append(actor="editor", action="approved")
     refused = run("seal")  # nothing is sealed on top of a cut chain

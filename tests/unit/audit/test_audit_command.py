@@ -80,7 +80,7 @@ def test_a_head_on_paper_finds_a_cut_also_when_the_file_is_gone(log: MemoryAudit
     assert run("verify").exit_code == 0
     told = run("verify", "--head", noted)
     assert told.exit_code == 1
-    assert "cut from the first row on" in told.output
+    assert "rows are missing from the first on" in told.output
     assert run("verify", "--head", "1:abc").exit_code == 2
 
 
