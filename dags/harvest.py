@@ -37,11 +37,12 @@ with DAG(
 
     @task(multiple_outputs=False, trigger_rule=TriggerRule.NONE_FAILED)
     def guard_and_relay(names: list[str], drained: list[dict[str, object]]) -> dict[str, object]:
-        """Admit what is raw, then relay the outbox."""
-        from perennial.flows import harvest
+        """Admit what is raw, relay the outbox, and seal the audit."""
+        from perennial.flows import harvest, sealing
 
         admitted = harvest.admit_waiting(task_ports(admit=True))
         relayed = harvest.relay_outbox(task_ports())
+        sealing.seal(task_ports())
         note = told({**dict(zip(names, drained or (), strict=False)), **admitted, "announcements": relayed})
         if not note:
             raise AirflowSkipException("nothing waited")

@@ -16,6 +16,7 @@ PerennialError
 ├── RegistryError
 │   ├── VersionExists       a published version is never changed
 │   └── IncompleteManifest  a required field of the release record is missing
+├── AuditBroken             the audit's chain does not hold; names the place
 ├── UntrustedBundle         signature, digest or ledger row do not agree; not loaded
 ├── PromotionRefused        no live verdict or approval covers this bundle
 ├── RolloutError            a rollout was asked for something that it cannot do
@@ -108,6 +109,10 @@ class VersionExists(RegistryError):
 
 class IncompleteManifest(RegistryError):
     """A release record lacks a field that promotion needs."""
+
+
+class AuditBroken(PerennialError):
+    """The chain of audit rows, or the file of its heads, is not what was written; the message names the place."""
 
 
 class UntrustedBundle(PerennialError):

@@ -1,13 +1,18 @@
-"""The audit log: one row per decision."""
+"""The audit log: one row per decision, chained by hash in batches."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from perennial.audit.chain import MOST, Seal, content_digest, entry, json_text, make_seal
+from perennial.audit.reading import open_chain, seal_of
+from perennial.audit.verification import Chain
 from perennial.storage.database import Database
 from perennial.storage.queries import load
 
@@ -41,6 +46,18 @@ class AuditLog(Protocol):
         """The last decisions, newest first; of one agent, or of all."""
         ...
 
+    def seal(self, most: int = MOST) -> Seal | None:
+        """Chain up to ``most`` waiting rows as one batch; None when none waits or somebody else is at it. May be killed anywhere."""
+        ...
+
+    def seals(self, after: int, limit: int = 1000) -> tuple[Seal, ...]:
+        """The chain's batches after this one, in order."""
+        ...
+
+    def chain(self) -> AbstractContextManager[Chain]:
+        """Everything at one moment, streamed, for ``verification.verify``."""
+        ...
+
 
 class PostgresAuditLog:
     """The audit log in PostgreSQL, where triggers and privileges refuse every change of a row."""
@@ -65,28 +82,79 @@ class PostgresAuditLog:
             rows = connection.execute(self._sql["entries"], {"agent": agent, "limit": limit}).fetchall()
         return tuple(Entry(**row) for row in rows)
 
+    def seal(self, most: int = MOST) -> Seal | None:
+        """See ``AuditLog``."""
+        with self._database.connection() as connection:
+            row = connection.execute(self._sql["seal"], {"most": most}).fetchone()
+        return seal_of(row) if row is not None else None
+
+    def seals(self, after: int, limit: int = 1000) -> tuple[Seal, ...]:
+        """See ``AuditLog``."""
+        with self._database.connection() as connection:
+            rows = connection.execute(self._sql["seals"], {"after": after, "limit": limit}).fetchall()
+        return tuple(seal_of(row) for row in rows)
+
+    def chain(self) -> AbstractContextManager[Chain]:
+        """See ``AuditLog``; StoreUnavailable when PostgreSQL is away."""
+        return open_chain(self._database)
+
 
 class MemoryAuditLog:
     """The audit log in memory, for tests and trials without a database."""
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
+        self._waiting: dict[int, bytes] = {}
+        self._seals: list[tuple[Seal, bytes]] = []
         self._ids = itertools.count(1)
+        self._guard = threading.Lock()
 
     def append(
         self, *, actor: str, action: str, agent: str = "", subject: str = "", detail: Mapping[str, Any] | None = None
     ) -> None:
         """See ``AuditLog``."""
         who = _checked(actor, action)
-        self._entries.append(
-            Entry(
+        with self._guard:
+            made = Entry(
                 id=next(self._ids), at=datetime.now(UTC), agent=agent, subject=subject, detail=dict(detail or {}), **who
             )
-        )
+            self._entries.append(made)
+            self._waiting[made.id] = _entry(made)
 
     def entries(self, agent: str | None = None, limit: int = 100) -> tuple[Entry, ...]:
         """See ``AuditLog``."""
-        return tuple(entry for entry in reversed(self._entries) if agent is None or entry.agent == agent)[:limit]
+        return tuple(one for one in reversed(self._entries) if agent is None or one.agent == agent)[:limit]
+
+    def seal(self, most: int = MOST) -> Seal | None:
+        """See ``AuditLog``."""
+        with self._guard:
+            ids = sorted(self._waiting)[: min(max(most, 1), MOST)]
+            if not ids:
+                return None
+            members = b"".join(self._waiting.pop(row_id) for row_id in ids)
+            self._seals.append(
+                (make_seal(self._seals[-1][0] if self._seals else None, members, datetime.now(UTC)), members)
+            )
+            return self._seals[-1][0]
+
+    def seals(self, after: int, limit: int = 1000) -> tuple[Seal, ...]:
+        """See ``AuditLog``."""
+        return tuple(seal for seal, _ in self._seals[after : after + limit])
+
+    @contextmanager
+    def chain(self) -> Iterator[Chain]:
+        """See ``AuditLog``."""
+        with self._guard:
+            view = Chain(
+                seals=iter(list(self._seals)), rows=iter([_entry(one) for one in self._entries]),
+                waiting=iter([self._waiting[row_id] for row_id in sorted(self._waiting)]),
+            )  # fmt: skip
+        yield view
+
+
+def _entry(made: Entry) -> bytes:
+    content = content_digest(made.actor, made.action, made.agent, made.subject, json_text(made.detail))
+    return entry(made.id, made.at, content)
 
 
 def _checked(actor: str, action: str) -> dict[str, str]:

@@ -193,6 +193,10 @@ def relay_outbox(ports: Any) -> dict[str, Any]:
     return {"relayed": 0}
 
 
+def seal(ports: Any) -> None:
+    journal("", "seal", may_admit=ports.admission is not None)
+
+
 # rollout
 
 
@@ -306,6 +310,7 @@ def install() -> None:
         "perennial.wiring": ["ports_from"],
         "perennial.flows.due": ["due_agents"],
         "perennial.flows.harvest": ["sources", "drain", "admit_waiting", "relay_outbox"],
+        "perennial.flows.sealing": ["seal"],
         "perennial.flows.train": [
             "admit", "claim", "validate", "redact", "select", "train", "evaluate", "gate", "fast_lane", "record_decision",
             "register", "settle",

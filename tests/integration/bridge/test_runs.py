@@ -190,6 +190,7 @@ def test_a_harvest_drains_each_source_and_says_what_came(airflow_stack: Stack) -
         assert stack.states("harvest", idle) == {"sources": "success", "drain": "skipped", "guard_and_relay": "skipped"}
         assert {line["may_admit"] for line in stack.journal() if line["step"] == "drain"} == {False}
         assert {line["may_admit"] for line in stack.journal() if line["step"] == "admit_waiting"} == {True}
+        assert {line["may_admit"] for line in stack.journal() if line["step"] == "seal"} == {False}
     finally:
         stack.call("PATCH", "/api/v2/dags/harvest", {"is_paused": True})
 
