@@ -13,13 +13,13 @@ from typing import Any
 from perennial.domain.model import SemanticVersion
 from perennial.domain.words import GateAction
 from perennial.errors import IncompleteManifest, UntrustedBundle
-from perennial.registry.recipe import ROWS, Recipe, Role, Rows, ids_in, rows_from_bytes
+from perennial.registry.recipe import ROWS, Recipe, Rows, rows_from_bytes
 
 FORMAT = 1
 NAME = "manifest.json"
 EXAMPLES = "examples.json"
 _ASIDE = frozenset({"ids", "rows"})  # in files of their own
-_OPTIONAL = frozenset({"base_version", "recipe", *_ASIDE})
+_OPTIONAL = frozenset({"base_version", *_ASIDE})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,7 @@ class Manifest:
     a task to the digest of the encoder that its head was trained on (encoders are stored once, outside the bundle).
     ``environment`` holds library versions, ``image`` and ``dag_bundle_version``. ``ids`` go to ``examples.json``.
     ``recipe`` (a ``Recipe`` as plain JSON) and ``rows`` (``rows.json``) say how to make the release again; releases from
-    before ADR 9 have neither.
+    before ADR 9 have neither and can still be read.
     """
 
     agent: str
@@ -184,8 +184,7 @@ def _rows(folder: Path, manifest: Manifest) -> Rows:
         raise UntrustedBundle(
             f"the rows of {folder.name!r} are not readable ({type(error).__name__}); fetch the version again"
         ) from error
-    same = all(ids_in(rows, role) == set(manifest.ids.get(role.value, ())) for role in Role)
-    if not same or hashlib.sha256(content).hexdigest() != known:
+    if hashlib.sha256(content).hexdigest() != known:
         raise UntrustedBundle(f"the rows of {folder.name!r} do not match the manifest; fetch the version again")
     return rows
 

@@ -127,8 +127,3 @@ def rows_from_bytes(content: bytes) -> Rows:
 def rows_digest(rows: Rows) -> str:
     """sha256 (hex) of ``rows.json``."""
     return hashlib.sha256(rows_as_bytes(rows)).hexdigest()
-
-
-def ids_in(rows: Rows, role: Role) -> set[str]:
-    """Every id that has the role in some task."""
-    return {mark.example_id for roles in rows.values() for mark in roles.get(role, ())}

@@ -9,8 +9,7 @@ CREATE TABLE perennial.version_examples (
     task    text NOT NULL,
     role    text NOT NULL CHECK (role IN ('new', 'replay', 'holdout')),
     ids     uuid[] NOT NULL,
-    PRIMARY KEY (agent, version, task, role),
-    FOREIGN KEY (agent, version) REFERENCES perennial.versions (agent, version)
+    PRIMARY KEY (agent, version, task, role)
 );
 -- no pending list: an answer must not get slower until the next vacuum
 CREATE INDEX version_examples_by_id ON perennial.version_examples USING gin (ids) WITH (fastupdate = off);
