@@ -11,11 +11,9 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +21,6 @@ import psycopg
 from machine import table
 from psycopg.types.json import Jsonb
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.postgres_fixture import postgres_server
 
 
@@ -162,7 +159,7 @@ def main() -> None:
                 rows,
             )  # fmt: skip
     finally:
-        servers.close()
+        next(servers, None)
 
 
 if __name__ == "__main__":

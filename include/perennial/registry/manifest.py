@@ -180,7 +180,7 @@ def _rows(folder: Path, manifest: Manifest) -> Rows:
         content = (folder / ROWS).read_bytes()
         known = Recipe.from_dict(manifest.recipe).rows_digest
         rows = rows_from_bytes(content)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UntrustedBundle(
             f"the rows of {folder.name!r} are not readable ({type(error).__name__}); fetch the version again"
         ) from error
