@@ -62,8 +62,9 @@ def put_rows(connection: psycopg.Connection[Any], made: Made) -> None:
     values = [
         (made.version, role, place, identity) for role, ids in made.roles.items() for place, identity in enumerate(ids)
     ]
-    with connection.cursor() as cursor:
-        cursor.executemany("INSERT INTO by_row VALUES (%s, %s, %s, %s)", values)
+    with connection.cursor() as cursor, cursor.copy("COPY by_row FROM STDIN") as copy:
+        for value in values:
+            copy.write_row(value)
 
 
 def put_arrays(connection: psycopg.Connection[Any], made: Made) -> None:

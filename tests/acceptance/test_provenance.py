@@ -30,6 +30,7 @@ from perennial.flows.ports import Ports
 from perennial.flows.reproduce import Outcome, Reproduction, reproduce
 from perennial.registry.recipe import Role
 from tests import postgres_fixture
+from tests.acceptance import world as acceptance
 from tests.acceptance.world import World, make_world
 from tests.postgres_fixture import Database, Server
 
@@ -61,7 +62,10 @@ def example(task: str, text: str, label: str, **more: Any) -> Example:
 def history(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     made = postgres_fixture.database.__wrapped__(postgres_server)  # type: ignore[attr-defined]
     database = next(made)
-    yield _live(make_world(database, tmp_path_factory.mktemp("provenance")), database)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(acceptance, "FLEET", acceptance.FLEET.replace("replay=120", "replay=40"))
+        world = make_world(database, tmp_path_factory.mktemp("provenance"))
+    yield _live(world, database)
     next(made, None)
 
 
@@ -69,7 +73,7 @@ def _live(world: World, database: Database) -> History:
     ports, stream = world.ports, NewsStream(5)
     rows = stream.articles(240, period=0.0, topics=EARLY)
     ports.buffer.add_many([example(NEWS, row.text, row.true_topic) for row in rows])
-    ports.buffer.add_many([example(MOOD, row.text, row.sentiment) for row in rows])
+    ports.buffer.add_many([example(MOOD, row.text, row.sentiment) for row in rows[:140]])
     _, settled = world.train_once()
     assert settled["version"] == "1.0.0", settled
     world.promote()
@@ -293,7 +297,7 @@ def test_the_commands_say_it_in_words_without_any_text(history: History, monkeyp
         "explain scout --at 2001-01-01": ("nothing; the first version, 1.0.0",),
         f"explain scout {history.refused.job_id} --ids": ("never released", "reject at", "not yet"),
         f"trace {corrected}": ("trained on it (news_classification)", "replayed it (news_classification)"),
-        "trace scout 1.0.1": (str(corrected), "news_classification new"),
+        "trace scout 1.0.1": (f"news_classification: new (1) {corrected}", "news_classification: replay (40)"),
         "reproduce scout 1.0.1": ("EQUAL", "kept from 1.0.0"),
     }
     told = ""

@@ -282,7 +282,9 @@ def trace(
         if json:
             typer.echo(json_format.dumps([asdict(use) for use in uses], indent=1, default=_plain))
             return
-        _section(_console(), f"{subject} {version}", _uses_by_role(uses) or [("", "no examples are noted for it")])
+        console = _console()
+        for title, rows in _uses_page(subject, version, uses):
+            _section(console, title, rows)
         return
     found = flow.trace_example(ports, _example_id(subject))
     if json:
@@ -311,12 +313,14 @@ def _example_id(text: str) -> UUID:
         ) from error
 
 
-def _uses_by_role(uses: Sequence[ExampleUse]) -> _Rows:
-    rows: _Rows = []
+def _uses_page(agent: str, version: str, uses: Sequence[ExampleUse]) -> list[tuple[str, _Rows]]:
+    """One section per task and role, ids in training order."""
+    found: dict[tuple[str, str], _Rows] = {}
     for use in uses:
-        name = f"{use.task or '(task unknown)'} {use.role.value}"
-        rows.append((name if not rows or all(name != known for known, _ in rows) else "", str(use.example_id)))
-    return rows
+        found.setdefault((use.task or "(task unknown)", use.role.value), []).append(("", str(use.example_id)))
+    pages = [(f"{agent} {version}, {task}: {role} ({len(rows)})", rows) for (task, role), rows in found.items()]
+    nothing = f"no examples are noted for it; `perennial trace {agent} --fill` reads them from its bundle"
+    return pages or [(f"{agent} {version}", [("", nothing)])]
 
 
 # --- shared ---------------------------------------------------------------------------------------------------------------------
