@@ -323,4 +323,4 @@ def test_the_commands_say_it_in_words_without_any_text(history: History, monkeyp
 def _run(*arguments: str) -> Result:
     app = typer.Typer()
     provenance.register(app)
-    return CliRunner().invoke(app, list(arguments))
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "110"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json as json_format
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -344,7 +345,8 @@ def _section(console: Console, title: str, rows: Sequence[tuple[str, str]]) -> N
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    told = sys.stdout.isatty() or os.environ.get("COLUMNS")
+    return Console(highlight=False, width=None if told else 110)
 
 
 def _time(text: str) -> datetime:

@@ -234,7 +234,8 @@ def _refused(ports: Ports, agent: str, job_id: UUID, moment: Moment | None) -> E
     if report is not None and report.agent != agent:
         raise RegistryError(f"job {job_id} is one of {report.agent}, not of {agent}")
     decisions = _decisions(ports, job_id)
-    outcome = f"never released: {trigger.note or trigger.status or 'the job left no note'}"
+    ended = "not released yet" if trigger.status and trigger.completed_at is None else "never released"
+    outcome = f"{ended}: {trigger.note or trigger.status or 'the job left no note'}"
     return Explanation(
         agent=agent, version=None, outcome=outcome, moment=moment, trigger=trigger, **_gates(report), decisions=decisions,
         content_digest=report.content_digest if report else "",
