@@ -106,7 +106,7 @@ def _manifest(ports: Ports, ref: BatchRef, space: Workspace, version: str, order
         components=space.root / "candidate" / "tasks",
         gate_action=space.read_json("gate_report.json")["action"],
         rows=marks,
-        recipe=_recipe(space, marks, selection, evaluation).as_dict(),
+        recipe=_recipe(space, marks, selection, evaluation, agent.agent.seed).as_dict(),
     )
 
 
@@ -117,14 +117,18 @@ def _rows(space: Workspace, tasks: list[str]) -> dict[str, dict[Role, tuple[RowM
     }
 
 
-def _recipe(space: Workspace, marks: Rows, selection: dict[str, Any], evaluation: dict[str, Any]) -> Recipe:
-    """What the weights depend on beside rows, settings, seed and mode, as the training tasks left it."""
+def _recipe(space: Workspace, marks: Rows, selection: dict[str, Any], evaluation: dict[str, Any], seed: int) -> Recipe:
+    """What the weights depend on beside rows, settings and mode, as the training tasks left it.
+
+    ``seed`` is the agent's now, for a task that was trained before trainings noted theirs.
+    """
     tasks = {}
     for task in marks:
         trained, details = space.read_json(f"{task}/trained.json"), space.read_json(f"{task}/details.json")
         tasks[task] = TaskRecipe(
             kind=evaluation["tasks"][task]["kind"], labels=tuple(selection["tasks"][task]["labels"]), base=trained["from"],
-            seed=details["seed"], threads=details.get("threads"), device=str(details.get("device", "")), machine=details["machine"],
+            seed=details.get("seed", seed), threads=details.get("threads"), device=str(details.get("device", "")),
+            machine=details.get("machine", {}),
         )  # fmt: skip
     carried = dict.fromkeys(evaluation["unchanged"], evaluation["champion"])
     return Recipe(rows_digest=rows_digest(marks), tasks=tasks, carried=carried)

@@ -1,7 +1,7 @@
 -- Which examples made and judged which version, and what served in which share at every moment.
 
 -- Append-only, written in the transaction of the version's own row: the ids of one task in one role, in training order. An array of ids
--- and not a row per id: a holdout repeats from version to version, and a posting list of GIN holds such repeats in a twelfth of the space
+-- and not a row per id: a holdout repeats from version to version, and a posting list of GIN holds such repeats in a fifth of the space
 -- (benchmarks/bench_provenance.py).
 CREATE TABLE perennial.version_examples (
     agent   text NOT NULL,
