@@ -726,3 +726,25 @@ def test_a_text_that_breaks_the_examiner_stands_aside_alone(store: Store, caplog
 
     assert store.admit(fragile).as_dict() == {"admitted": 19, "unlabelled": 0, "quarantined": 1, "unavailable": 0}
     assert "text 7" not in caplog.text
+
+
+@pytest.mark.req("K57")
+def test_rows_are_found_by_id_whatever_became_of_them(store: Store) -> None:
+    plain, urgent, late = row("Rates fell."), correction("Rain.", "bad", 3, source_id="desk"), row("Snow.")
+    store.buffer.add_many([plain, urgent])
+    store.train()
+    store.buffer.add(late)  # not admitted: its text is not to be read yet
+    unknown = uuid4()
+    found = store.buffer.rows_by_id([plain.example_id, urgent.example_id, late.example_id, unknown])
+    assert unknown not in found
+    assert found[late.example_id].row is None
+    known = found[urgent.example_id]
+    assert (known.state.value, known.source, known.priority) == ("trained", "correction", 3)
+    assert known.row is not None
+    assert (known.row.text, known.row.label, known.row.correction, known.row.source_id) == (
+        "Rain.",
+        "bad",
+        True,
+        "desk",
+    )
+    assert store.buffer.rows_by_id([]) == {}

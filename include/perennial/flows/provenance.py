@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 LIBRARIES = ("apache-airflow", "mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scikit-learn")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 @cache
@@ -21,6 +23,20 @@ def code_digest() -> str:
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+@cache
+def machine() -> dict[str, str]:
+    """Processor, system and interpreter of this process: on others the last bits of a sum may differ."""
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in (_CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.is_file() else ())
+        if line.startswith("model name")
+    ]
+    processor = names[0] if names else platform.processor() or platform.machine()
+    return {
+        "processor": processor, "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
+    }  # fmt: skip
 
 
 @cache

@@ -12,7 +12,17 @@ from perennial.domain.job import JobRequest
 from perennial.domain.words import JobStatus, Mode, Reason
 from perennial.ingest.memory import MemoryBuffer
 from perennial.ingest.postgres import PostgresBuffer
-from perennial.ingest.results import AddResult, Due, Job, Offset, Performance, Rejection, StoredExample, TaskLimits
+from perennial.ingest.results import (
+    AddResult,
+    Due,
+    Job,
+    KnownRow,
+    Offset,
+    Performance,
+    Rejection,
+    StoredExample,
+    TaskLimits,
+)
 
 __all__ = ["BufferStore", "MemoryBuffer", "PostgresBuffer"]
 
@@ -81,6 +91,7 @@ class BufferStore(Protocol):
     def recent_trained(self, agent: str, task: str, limit: int) -> tuple[TrainingRow, ...]: ...
     def counts(self, agent: str) -> dict[tuple[str, str], int]: ...
     def example(self, example_id: UUID) -> StoredExample | None: ...
+    def rows_by_id(self, ids: Sequence[UUID]) -> dict[UUID, KnownRow]: ...
     def waiting(self) -> dict[str, int]: ...
     def corrections_by_tag(self, agent: str) -> dict[str, dict[str, int]]: ...
     def record_performance(

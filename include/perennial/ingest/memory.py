@@ -15,7 +15,7 @@ from perennial.ingest.digests import share
 from perennial.ingest.memory_jobs import MemoryJobs
 from perennial.ingest.memory_rows import MemoryState, Row, content_digest, digest_of, now
 from perennial.ingest.postgres_intake import is_correction, rounds_of, warn_of_eviction
-from perennial.ingest.results import AddResult, Offset, Performance, Rejection, StoredExample, TaskLimits
+from perennial.ingest.results import AddResult, KnownRow, Offset, Performance, Rejection, StoredExample, TaskLimits
 
 
 class MemoryBuffer(MemoryJobs):
@@ -245,6 +245,18 @@ class MemoryBuffer(MemoryJobs):
                     model_version=row.model_version,
                 )  # fmt: skip
         return None
+
+    def rows_by_id(self, ids: Sequence[UUID]) -> dict[UUID, KnownRow]:
+        """What is known of these ids."""
+        wanted = set(ids)
+        return {
+            row.example.example_id: KnownRow(
+                state=row.state, source=row.example.source.value, priority=int(row.example.priority),
+                row=None if row.text is None or row.state is State.PURGED else row.as_training_row(),
+            )
+            for row in self.state.rows
+            if row.example.example_id in wanted
+        }  # fmt: skip
 
     def waiting(self) -> dict[str, int]:
         """Rows that wait, for every active agent."""

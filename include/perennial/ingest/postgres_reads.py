@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ from uuid import UUID
 from perennial.domain.example import TrainingRow
 from perennial.domain.words import State
 from perennial.ingest.postgres_jobs import training_row
-from perennial.ingest.results import Performance, StoredExample
+from perennial.ingest.results import KnownRow, Performance, StoredExample
 from perennial.storage.database import Database
 from perennial.storage.queries import load
 
@@ -53,6 +53,18 @@ class PostgresReads:
         with self._database.connection() as connection:
             row = connection.execute(self._reads["example"], {"example_id": example_id}).fetchone()
         return StoredExample(**{**row, "state": State(row["state"])}) if row else None
+
+    def rows_by_id(self, ids: Sequence[UUID]) -> dict[UUID, KnownRow]:
+        """What is known of these ids, in whatever state they are; an id that is not there is left out."""
+        with self._database.connection() as connection:
+            rows = connection.execute(self._reads["rows_by_id"], {"ids": list(ids)}).fetchall()
+        return {
+            row["example_id"]: KnownRow(
+                state=State(row["state"]), source=row["source"], priority=row["priority"],
+                row=None if row["input_text"] is None or row["state"] == State.PURGED else training_row(row),
+            )
+            for row in rows
+        }  # fmt: skip
 
     def waiting(self) -> dict[str, int]:
         """Rows that wait for a training, for every active agent."""

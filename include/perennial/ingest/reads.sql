@@ -53,3 +53,6 @@ SELECT avg(correct) AS accuracy, count(*) AS n FROM (
 SELECT example_id, agent, task, state::text AS state, input_text, expected_output, uncertainty, importance, source_url, created_at,
        user_feedback, priority, tag, source, reason, model_version
 FROM perennial.examples WHERE example_id = %(example_id)s
+-- name: rows_by_id
+SELECT example_id, task, state::text AS state, source, input_text, expected_output, priority, correction, source_id, created_at
+FROM perennial.examples WHERE example_id = ANY (%(ids)s)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from perennial.domain.example import TrainingRow
 from perennial.domain.words import JSON, JobStatus, Reason, State
 
 
@@ -69,6 +70,16 @@ class StoredExample:
     source: str
     reason: str
     model_version: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownRow:
+    """What the buffer still knows of one id. ``row`` is None when its text is gone (purged, or never admitted)."""
+
+    state: State
+    source: str
+    priority: int
+    row: TrainingRow | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,6 +15,7 @@ from uuid import uuid4
 from perennial.errors import RegistryError, UntrustedBundle, VersionExists
 from perennial.registry.files import copy_file, digest_of_tree, listing, sync
 from perennial.registry.manifest import EXAMPLES, NAME, Manifest
+from perennial.registry.recipe import ROWS, rows_as_bytes
 
 GATE_REPORT = "gate_report.json"
 TASKS = "tasks"
@@ -64,6 +65,8 @@ def assemble(
             raise RegistryError("the components changed after they were judged; run evaluate and gate again")
         (aside / GATE_REPORT).write_bytes(report)
         (aside / EXAMPLES).write_bytes(_json(complete.ids))
+        if complete.recipe:
+            (aside / ROWS).write_bytes(rows_as_bytes(complete.rows))
         (aside / NAME).write_bytes(_json(complete.as_dict()))
         (aside / "MLmodel").write_text(_mlmodel(complete), encoding="utf-8")
         sync(aside)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from uuid import UUID
 
 from perennial.domain.model import SemanticVersion
 from perennial.errors import RegistryError, VersionExists
 from perennial.registry.manifest import Manifest
-from perennial.registry.rows import Alias, AliasMove, Approval, Decision, Release, StoredReport, Validation
+from perennial.registry.recipe import Role, Rows
+from perennial.registry.rows import Alias, AliasMove, Approval, Decision, ExampleUse, Release, StoredReport, Validation
 from perennial.storage.database import Database
 from perennial.storage.queries import load
+
+if TYPE_CHECKING:
+    from perennial.storage.database import Connection
+
+Examples: TypeAlias = Mapping[tuple[str, Role], Sequence[UUID]]  # (task, role) -> ids in training order
 
 
 class Ledger(Protocol):
@@ -32,6 +38,7 @@ class Ledger(Protocol):
     def record_version(self, manifest: Manifest, *, digest: str, uri: str, mlflow_run_id: str | None) -> Release:
         """Publish: from here on the version exists. The same bytes again change nothing and return the row there is.
 
+        Which examples made and judged it (``manifest.rows``) is written in the same transaction.
         Raises VersionExists when the name belongs to other bytes, or the order is not above the agent's last one;
         then make a new version. Raises IncompleteManifest before anything is written.
         """
@@ -58,6 +65,21 @@ class Ledger(Protocol):
 
         An older one that was passed over never comes back here.
         """
+        ...
+
+    def record_examples(self, agent: str, version: str, examples: Examples) -> None:
+        """Note which examples made and judged a version from before the ledger kept them; what is noted already stays.
+
+        Raises RegistryError when the ledger does not know the version.
+        """
+        ...
+
+    def uses_of_example(self, example_id: UUID) -> tuple[ExampleUse, ...]:
+        """Every version that was trained on an example, replayed it or was judged on it, oldest first."""
+        ...
+
+    def examples_of_version(self, agent: str, version: str) -> tuple[ExampleUse, ...]:
+        """Every example of a version, by task and role, in training order; empty for versions that noted none."""
         ...
 
     def champion(self, agent: str) -> str | None:
@@ -118,6 +140,10 @@ class Ledger(Protocol):
 
     def live_approval(self, job_id: UUID, content_digest: str) -> Approval | None:
         """The last decision on these bytes, when it is an approval that has not lapsed."""
+        ...
+
+    def approvals_of(self, job_id: UUID) -> tuple[Approval, ...]:
+        """Every decision on a job's candidates, oldest first, lapsed ones too."""
         ...
 
     def add_validation(
@@ -188,8 +214,30 @@ class PostgresLedger:
             clashes = connection.execute(self._sql["clashes"], values).fetchall()
             check_clashes(manifest, digest, clashes)
             connection.execute(self._sql["record_version"], values)
+            self._record_examples(connection, manifest.agent, manifest.version, examples_of(manifest.rows))
             found = connection.execute(self._sql["version"], values).fetchone()
         return _release(found, manifest)
+
+    def record_examples(self, agent: str, version: str, examples: Examples) -> None:
+        """See ``Ledger``."""
+        with self._database.connection() as connection:
+            if connection.execute(self._sql["version"], {"agent": agent, "version": version}).fetchone() is None:
+                raise unknown_version(agent, version)
+            self._record_examples(connection, agent, version, examples)
+
+    def _record_examples(self, connection: Connection, agent: str, version: str, examples: Examples) -> None:
+        for (task, role), ids in sorted(examples.items()):
+            values = {"agent": agent, "version": version, "task": task, "role": role.value, "ids": list(ids)}
+            connection.execute(self._sql["record_examples"], values)
+
+    def uses_of_example(self, example_id: UUID) -> tuple[ExampleUse, ...]:
+        """See ``Ledger``."""
+        rows = self._all("uses_of_example", {"example_id": example_id})
+        return tuple(_use({**row, "example_id": example_id}) for row in rows)
+
+    def examples_of_version(self, agent: str, version: str) -> tuple[ExampleUse, ...]:
+        """See ``Ledger``."""
+        return tuple(_use(row) for row in self._all("examples_of_version", {"agent": agent, "version": version}))
 
     def version(self, agent: str, version: str) -> Release | None:
         """See ``Ledger``."""
@@ -296,7 +344,11 @@ class PostgresLedger:
     def live_approval(self, job_id: UUID, content_digest: str) -> Approval | None:
         """See ``Ledger``."""
         row = self._one("live_approval", {"job_id": job_id, "content_digest": content_digest})
-        return None if row is None else Approval(**{**row, "decision": Decision(row["decision"])})
+        return None if row is None else _approval(row)
+
+    def approvals_of(self, job_id: UUID) -> tuple[Approval, ...]:
+        """See ``Ledger``."""
+        return tuple(_approval(row) for row in self._all("approvals_of", {"job_id": job_id}))
 
     def add_validation(
         self, *, agent: str, job_id: UUID, attempt: int, task: str, success: bool, report: Mapping[str, Any]
@@ -324,6 +376,16 @@ class PostgresLedger:
     def _all(self, name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         with self._database.connection() as connection:
             return connection.execute(self._sql[name], values).fetchall()
+
+
+def examples_of(rows: Rows) -> dict[tuple[str, Role], tuple[UUID, ...]]:
+    """The ids of a manifest's rows by task and role, in training order; empty roles are left out."""
+    return {
+        (task, role): tuple(UUID(mark.example_id) for mark in roles[role])
+        for task, roles in rows.items()
+        for role in Role
+        if roles.get(role)
+    }
 
 
 def check_clashes(manifest: Manifest, digest: str, clashes: Iterable[Mapping[str, Any]]) -> None:
@@ -393,6 +455,14 @@ def _maybe_release(row: Mapping[str, Any] | None) -> Release | None:
 def _row_release(row: Mapping[str, Any]) -> Release:
     given = dict(row)
     return Release(order=given.pop("ordinal"), **given)
+
+
+def _use(row: Mapping[str, Any]) -> ExampleUse:
+    return ExampleUse(**{**row, "role": Role(row["role"])})
+
+
+def _approval(row: Mapping[str, Any]) -> Approval:
+    return Approval(**{**row, "decision": Decision(row["decision"])})
 
 
 def _move(row: Mapping[str, Any]) -> AliasMove:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 from perennial.domain.model import SemanticVersion
 from perennial.domain.words import GateAction
 from perennial.errors import IncompleteManifest, UntrustedBundle
+from perennial.registry.recipe import ROWS, Recipe, Rows, rows_from_bytes
 
 FORMAT = 1
 NAME = "manifest.json"
 EXAMPLES = "examples.json"
-_OPTIONAL = frozenset({"base_version", "ids"})
+_ASIDE = frozenset({"ids", "rows"})  # in files of their own
+_OPTIONAL = frozenset({"base_version", *_ASIDE})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,11 +41,13 @@ class IdSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The record of one release; every field but ``ids`` is written to ``manifest.json`` inside the signature.
+    """The record of one release; every field but ``ids`` and ``rows`` is written to ``manifest.json`` inside the signature.
 
     ``order`` is monotonic over all releases, so an older signed bundle cannot pass as a newer one. ``encoders`` maps
     a task to the digest of the encoder that its head was trained on (encoders are stored once, outside the bundle).
     ``environment`` holds library versions, ``image`` and ``dag_bundle_version``. ``ids`` go to ``examples.json``.
+    ``recipe`` (a ``Recipe`` as plain JSON) and ``rows`` (``rows.json``) say how to make the release again; releases from
+    before ADR 9 have neither and can still be read.
     """
 
     agent: str
@@ -70,7 +74,9 @@ class Manifest:
     gate_report_digest: str = ""  # filled by ``bundle.assemble``
     created_at: str = ""
     format: int = FORMAT
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     ids: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
+    rows: Rows = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def build(
@@ -127,8 +133,8 @@ class Manifest:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON, without the ids themselves."""
-        record = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "ids"}
+        """Plain JSON, without the ids and rows themselves."""
+        record = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _ASIDE}
         for name in ("examples", "replayed", "holdout"):
             record[name] = asdict(record[name])
         record["labels"] = {task: list(labels) for task, labels in self.labels.items()}
@@ -165,7 +171,22 @@ class Manifest:
                 raise UntrustedBundle(
                     f"the {name} ids of {folder.name!r} do not match the manifest; fetch the version again"
                 )
-        return found
+        return replace(found, rows=_rows(folder, found)) if found.recipe else found
+
+
+def _rows(folder: Path, manifest: Manifest) -> Rows:
+    """The rows beside a manifest, when they are the ones that it names."""
+    try:
+        content = (folder / ROWS).read_bytes()
+        known = Recipe.from_dict(manifest.recipe).rows_digest
+        rows = rows_from_bytes(content)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UntrustedBundle(
+            f"the rows of {folder.name!r} are not readable ({type(error).__name__}); fetch the version again"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != known:
+        raise UntrustedBundle(f"the rows of {folder.name!r} do not match the manifest; fetch the version again")
+    return rows
 
 
 def _component(folder: Path) -> dict[str, Any]:

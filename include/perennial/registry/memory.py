@@ -9,8 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from perennial.registry.ledger import (
+    Examples,
     aware,
     check_clashes,
+    examples_of,
     following_version,
     named,
     same_outcome,
@@ -18,7 +20,8 @@ from perennial.registry.ledger import (
     unknown_version,
 )
 from perennial.registry.manifest import Manifest
-from perennial.registry.rows import Alias, AliasMove, Approval, Decision, Release, StoredReport, Validation
+from perennial.registry.recipe import Role
+from perennial.registry.rows import Alias, AliasMove, Approval, Decision, ExampleUse, Release, StoredReport, Validation
 
 
 class MemoryLedger:
@@ -33,6 +36,7 @@ class MemoryLedger:
         self._reports: list[StoredReport] = []
         self._approvals: list[Approval] = []
         self._validations: list[Validation] = []
+        self._examples: dict[tuple[str, str, str, Role], tuple[UUID, ...]] = {}
 
     def reserve_order(self) -> int:
         """See ``Ledger``."""
@@ -65,7 +69,46 @@ class MemoryLedger:
                 manifest=manifest.as_dict(), created_at=self._clock(),
             )  # fmt: skip
             self._releases.append(release)
+            self._note(manifest.agent, manifest.version, examples_of(manifest.rows))
             return release
+
+    def record_examples(self, agent: str, version: str, examples: Examples) -> None:
+        """See ``Ledger``."""
+        if self.version(agent, version) is None:
+            raise unknown_version(agent, version)
+        with self._lock:
+            self._note(agent, version, examples)
+
+    def _note(self, agent: str, version: str, examples: Examples) -> None:
+        for (task, role), ids in examples.items():
+            self._examples.setdefault((agent, version, task, role), tuple(ids))
+
+    def uses_of_example(self, example_id: UUID) -> tuple[ExampleUse, ...]:
+        """See ``Ledger``."""
+        found = [key for key, ids in self._examples.items() if example_id in ids]
+        uses = [(self._dated(agent, version), task, role) for agent, version, task, role in found]
+        return tuple(
+            ExampleUse(
+                agent=release.agent, version=release.version, task=task, role=role, example_id=example_id,
+                released_at=release.created_at,
+            )
+            for release, task, role in sorted(uses, key=lambda use: (use[0].order, use[1], use[2].value))
+        )  # fmt: skip
+
+    def examples_of_version(self, agent: str, version: str) -> tuple[ExampleUse, ...]:
+        """See ``Ledger``."""
+        mine = sorted((key for key in self._examples if key[:2] == (agent, version)), key=lambda key: key[2:])
+        return tuple(
+            ExampleUse(
+                agent=agent, version=version, task=key[2], role=key[3], example_id=identity,
+                released_at=self._dated(agent, version).created_at,
+            )
+            for key in mine
+            for identity in self._examples[key]
+        )  # fmt: skip
+
+    def _dated(self, agent: str, version: str) -> Release:
+        return next(release for release in self._releases if (release.agent, release.version) == (agent, version))
 
     def version(self, agent: str, version: str) -> Release | None:
         """See ``Ledger``."""
@@ -182,6 +225,10 @@ class MemoryLedger:
         last = mine[-1] if mine else None
         live = last is not None and last.decision is Decision.APPROVE and last.expires_at > self._clock()
         return last if live else None
+
+    def approvals_of(self, job_id: UUID) -> tuple[Approval, ...]:
+        """See ``Ledger``."""
+        return tuple(row for row in self._approvals if row.job_id == job_id)
 
     def add_validation(
         self, *, agent: str, job_id: UUID, attempt: int, task: str, success: bool, report: Mapping[str, Any]

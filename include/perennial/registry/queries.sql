@@ -10,6 +10,21 @@ OVERRIDING SYSTEM VALUE
 VALUES (%(order)s, %(agent)s, %(version)s, %(digest)s, %(base_version)s, %(job_id)s, %(uri)s, %(mlflow_run_id)s, %(manifest)s)
 ON CONFLICT DO NOTHING
 RETURNING ordinal
+-- name: record_examples
+INSERT INTO perennial.version_examples (agent, version, task, role, ids)
+VALUES (%(agent)s, %(version)s, %(task)s, %(role)s, %(ids)s)
+ON CONFLICT DO NOTHING
+-- name: uses_of_example
+SELECT e.agent, e.version, e.task, e.role, v.created_at AS released_at
+FROM perennial.version_examples e JOIN perennial.versions v USING (agent, version)
+WHERE e.ids @> ARRAY[%(example_id)s]::uuid[]
+ORDER BY v.ordinal, e.task, e.role
+-- name: examples_of_version
+SELECT e.agent, e.version, e.task, e.role, i.example_id, v.created_at AS released_at
+FROM perennial.version_examples e JOIN perennial.versions v USING (agent, version)
+CROSS JOIN LATERAL unnest(e.ids) WITH ORDINALITY AS i (example_id, place)
+WHERE e.agent = %(agent)s AND e.version = %(version)s
+ORDER BY e.task, e.role, i.place
 -- name: clashes
 -- what keeps a new row out: the same version, the same bytes, the same place in time, or a later one
 SELECT version, digest, ordinal FROM perennial.versions
@@ -72,6 +87,9 @@ SELECT agent, job_id, content_digest, decision, actor, comment, expires_at, crea
     SELECT * FROM perennial.approvals WHERE job_id = %(job_id)s AND content_digest = %(content_digest)s
     ORDER BY id DESC LIMIT 1
 ) AS last WHERE decision = 'approve' AND expires_at > clock_timestamp()
+-- name: approvals_of
+SELECT agent, job_id, content_digest, decision, actor, comment, expires_at, created_at FROM perennial.approvals
+WHERE job_id = %(job_id)s ORDER BY id
 -- name: add_validation
 INSERT INTO perennial.validations (agent, job_id, attempt, task, success, report)
 VALUES (%(agent)s, %(job_id)s, %(attempt)s, %(task)s, %(success)s, %(report)s)

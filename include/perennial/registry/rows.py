@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from perennial.domain.model import ModelRef
+from perennial.registry.recipe import Role
 
 
 class Alias(StrEnum):
@@ -85,6 +86,18 @@ class Approval:
     comment: str
     expires_at: datetime
     created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExampleUse:
+    """One example in one role of one task of one version; ``released_at`` is the version's."""
+
+    agent: str
+    version: str
+    task: str
+    role: Role
+    example_id: UUID
+    released_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

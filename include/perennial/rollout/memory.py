@@ -22,6 +22,7 @@ from perennial.rollout.rows import (
     Outcome,
     RecentInput,
     RolloutRow,
+    ServingMove,
     ServingRow,
 )
 from perennial.rollout.store import ALIVE_SECONDS, NEWEST, refusal
@@ -37,6 +38,7 @@ class MemoryRollouts:
         self._rows: dict[int, RolloutRow] = {}
         self._serving: dict[str, ServingRow] = {}
         self._looks: list[tuple[int, dict[str, Any]]] = []
+        self._history: list[ServingMove] = []
         self.alias_moves: list[dict[str, Any]] = []
         self.answers: list[tuple[datetime, Answered]] = []
         self.outcomes: dict[Any, tuple[datetime, Outcome]] = {}
@@ -79,6 +81,16 @@ class MemoryRollouts:
         """See ``RolloutStore.latest``."""
         with self._guard:
             return next((row for row in reversed(self._rows.values()) if row.agent == agent), None)
+
+    def of_version(self, agent: str, version: str) -> list[RolloutRow]:
+        """See ``RolloutStore.of_version``."""
+        with self._guard:
+            return [row for row in self._rows.values() if (row.agent, row.version) == (agent, version)]
+
+    def serving_history(self, agent: str) -> list[ServingMove]:
+        """See ``RolloutStore.serving_history``."""
+        with self._guard:
+            return [move for move in self._history if move.agent == agent]
 
     def baking(self) -> list[RolloutRow]:
         """See ``RolloutStore.baking``."""
@@ -268,6 +280,13 @@ class MemoryRollouts:
         if serving == before:
             return
         self._serving[serving.agent] = replace(serving, epoch=before.epoch + 1)
+        if (before.champion, before.candidate, before.weight) != (serving.champion, serving.candidate, serving.weight):
+            self._history.append(
+                ServingMove(
+                    agent=serving.agent, champion=serving.champion, candidate=serving.candidate, weight=serving.weight,
+                    epoch=before.epoch + 1, changed_at=scene.now,
+                )
+            )  # fmt: skip
         for alias, was, now in (
             ("champion", before.champion, serving.champion), ("candidate", before.candidate, serving.candidate)
         ):  # fmt: skip

@@ -38,6 +38,12 @@ FROM perennial.rollouts WHERE run_id = %(run_id)s
 -- name: latest
 SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at
 FROM perennial.rollouts WHERE agent = %(agent)s ORDER BY id DESC LIMIT 1
+-- name: of_version
+SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at
+FROM perennial.rollouts WHERE agent = %(agent)s AND version = %(version)s ORDER BY id
+-- name: serving_history
+SELECT agent, champion, candidate, weight, epoch, changed_at FROM perennial.serving_history
+WHERE agent = %(agent)s ORDER BY id
 -- name: baking
 SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at
 FROM perennial.rollouts WHERE state = 'baking' ORDER BY id

@@ -25,6 +25,18 @@ class ServingRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ServingMove:
+    """What a change of serving left behind: from ``changed_at`` on, the candidate had this share of the keys."""
+
+    agent: str
+    champion: str | None
+    candidate: str | None
+    weight: float
+    epoch: int
+    changed_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ErrorRate:
     """How often one task of a version was wrong in production; ``rate`` in [0, 1] (mean absolute error of a score)."""
 

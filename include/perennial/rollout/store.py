@@ -17,7 +17,7 @@ from perennial.errors import RolloutError
 from perennial.rollout import moves
 from perennial.rollout.machine import Plan
 from perennial.rollout.moves import Change, Scene
-from perennial.rollout.rows import ErrorRate, GatewayRow, JudgedInput, RecentInput, RolloutRow, ServingRow
+from perennial.rollout.rows import ErrorRate, GatewayRow, JudgedInput, RecentInput, RolloutRow, ServingMove, ServingRow
 from perennial.rollout.verdict import ArmStats
 from perennial.storage.database import Database
 from perennial.storage.queries import load
@@ -49,6 +49,14 @@ class RolloutStore(Protocol):
 
     def latest(self, agent: str) -> RolloutRow | None:
         """The agent's newest rollout."""
+        ...
+
+    def of_version(self, agent: str, version: str) -> list[RolloutRow]:
+        """Every rollout of one version, oldest first."""
+        ...
+
+    def serving_history(self, agent: str) -> list[ServingMove]:
+        """Every change of champion, candidate or share, oldest first; it begins where the store began to keep it."""
         ...
 
     def baking(self) -> list[RolloutRow]:
@@ -172,6 +180,14 @@ class PostgresRollouts:
         """See ``RolloutStore.latest``."""
         found = self._one("latest", {"agent": agent})
         return None if found is None else _rollout(found)
+
+    def of_version(self, agent: str, version: str) -> list[RolloutRow]:
+        """See ``RolloutStore.of_version``."""
+        return [_rollout(row) for row in self._all("of_version", {"agent": agent, "version": version})]
+
+    def serving_history(self, agent: str) -> list[ServingMove]:
+        """See ``RolloutStore.serving_history``."""
+        return [ServingMove(**row) for row in self._all("serving_history", {"agent": agent})]
 
     def baking(self) -> list[RolloutRow]:
         """See ``RolloutStore.baking``."""

@@ -15,9 +15,11 @@ import pytest
 
 from perennial.errors import IncompleteManifest, RegistryError, StoreError, VersionExists
 from perennial.registry.ledger import Ledger, PostgresLedger
-from perennial.registry.manifest import Manifest
+from perennial.registry.manifest import IdSet, Manifest
 from perennial.registry.memory import MemoryLedger
+from perennial.registry.recipe import Role, RowMark
 from perennial.storage.database import Database as Pool
+from perennial.storage.migrate import migrations
 from tests.postgres_fixture import Database
 from tests.unit.registry.samples import components, manifest
 
@@ -238,7 +240,105 @@ def test_validations_are_kept_per_task(ledger: Ledger) -> None:
     ]  # fmt: skip
 
 
+def _rows(task: str, **roles: list[UUID]) -> dict[str, dict[Role, tuple[RowMark, ...]]]:
+    return {
+        task: {Role(role): tuple(RowMark(example_id=str(one), digest="") for one in ids) for role, ids in roles.items()}
+    }
+
+
+@pytest.mark.req("J87", "K57")
+def test_an_example_finds_its_versions_and_a_version_its_examples(ledger: Ledger, sample: Manifest) -> None:
+    first, second, third = (uuid4() for _ in range(3))
+    _record(ledger, sample, "1.0.0", "a", rows=_rows("news", new=[second, first], holdout=[third]))
+    again = _record(ledger, sample, "1.0.1", "b", rows=_rows("news", new=[third], replay=[first, second], holdout=[]))
+    ledger.record_version(again, digest="b", uri="", mlflow_run_id=None)  # a repeat notes nothing twice
+    assert [(use.version, use.task, use.role.value) for use in ledger.uses_of_example(first)] == [
+        ("1.0.0", "news", "new"), ("1.0.1", "news", "replay"),
+    ]  # fmt: skip
+    assert [(use.version, use.role.value) for use in ledger.uses_of_example(third)] == [
+        ("1.0.0", "holdout"), ("1.0.1", "new"),
+    ]  # fmt: skip
+    assert ledger.uses_of_example(uuid4()) == ()
+    found = [(use.role.value, use.example_id) for use in ledger.examples_of_version("scout", "1.0.0")]
+    assert found == [("holdout", third), ("new", second), ("new", first)]  # in training order
+    release = ledger.version("scout", "1.0.1")
+    assert release is not None
+    assert {use.released_at for use in ledger.examples_of_version("scout", "1.0.1")} == {release.created_at}
+    assert ledger.examples_of_version("scout", "7.0.0") == ()
+
+
+@pytest.mark.req("K57")
+def test_an_older_version_gets_its_examples_later_and_once(ledger: Ledger, sample: Manifest) -> None:
+    one, other = uuid4(), uuid4()
+    _record(ledger, sample, "1.0.0", "a")
+    assert ledger.examples_of_version("scout", "1.0.0") == ()
+    ledger.record_examples("scout", "1.0.0", {("news", Role.NEW): [one]})
+    ledger.record_examples("scout", "1.0.0", {("news", Role.NEW): [other], ("news", Role.HOLDOUT): [other]})
+    found = [(use.role.value, use.example_id) for use in ledger.examples_of_version("scout", "1.0.0")]
+    assert found == [("holdout", other), ("new", one)]
+    with pytest.raises(RegistryError, match=r"no version 7\.0\.0"):
+        ledger.record_examples("scout", "7.0.0", {("news", Role.NEW): [one]})
+
+
+def test_every_decision_on_a_job_is_kept_in_order(ledger: Ledger) -> None:
+    job = uuid4()
+    assert ledger.approvals_of(job) == ()
+    for decision, hours in (("reject", 1.0), ("approve", -1.0)):
+        ledger.add_approval(
+            agent="scout",
+            job_id=job,
+            content_digest="x",
+            decision=decision,
+            actor="editor",
+            comment="seen",
+            hours=hours,
+        )
+    assert [(row.decision.value, row.actor) for row in ledger.approvals_of(job)] == [
+        ("reject", "editor"), ("approve", "editor"),
+    ]  # fmt: skip
+
+
 # PostgreSQL alone
+
+
+@pytest.mark.req("K57", "K31")
+def test_examples_stand_or_fall_with_the_version_and_are_never_changed(database: Database, sample: Manifest) -> None:
+    ledger, one = PostgresLedger(Pool(database.app)), uuid4()
+    made = _record(ledger, sample, "1.0.0", "a", rows=_rows("news", new=[one]))
+    late = replace(made, version="1.0.1", base_version="1.0.0", rows=_rows("news", new=[uuid4()]))
+    with pytest.raises(VersionExists):  # its order is taken
+        ledger.record_version(late, digest="b", uri="", mlflow_run_id=None)
+    assert ledger.examples_of_version("scout", "1.0.1") == ()
+    for url, error in (
+        (database.app, psycopg.errors.InsufficientPrivilege), (database.owner, psycopg.errors.RaiseException),
+    ):  # fmt: skip
+        for statement in ("UPDATE perennial.version_examples SET ids = '{}'", "DELETE FROM perennial.version_examples"):
+            with psycopg.connect(url) as connection, pytest.raises(error):
+                connection.execute(statement)  # type: ignore[arg-type]
+
+
+@pytest.mark.req("K57")
+def test_versions_from_before_the_table_get_the_examples_that_the_buffer_can_prove(
+    database: Database, sample: Manifest
+) -> None:
+    """The backfill of migration 8: ids whose digest is the signed one; a version whose rows do not add up gets none."""
+    ledger, ids = PostgresLedger(Pool(database.app)), sorted(str(uuid4()) for _ in range(3))
+    _record(ledger, sample, "1.0.0", "a", examples=IdSet.of(ids))
+    _record(ledger, sample, "1.0.1", "b", examples=IdSet.of([*ids, "lost"]))
+    with psycopg.connect(database.superuser) as connection:
+        for version, part in (("1.0.0", ids), ("1.0.1", [str(uuid4())])):
+            for identity in part:
+                connection.execute(
+                    "INSERT INTO perennial.examples (example_id, agent, task, state, uncertainty, importance, priority,"
+                    " source, content_digest, input_digest, label_digest, created_at, model_version)"
+                    " VALUES (%s, 'scout', 'news', 'trained', 0, 0, 0, 'example', sha256(convert_to(%s, 'UTF8')), '', '', now(), %s)",
+                    (identity, identity, version),
+                )
+        text = dict(migrations())["0008_provenance.sql"]
+        backfill = text[text.index("WITH known AS") : text.index("-- Append-only: what every change")]
+        connection.execute(backfill)  # type: ignore[arg-type]
+    assert sorted(str(use.example_id) for use in ledger.examples_of_version("scout", "1.0.0")) == ids
+    assert ledger.examples_of_version("scout", "1.0.1") == ()
 
 
 @pytest.mark.req("K31")

@@ -328,3 +328,25 @@ def test_with_postgresql_away_it_says_so_and_changes_nothing() -> None:
     with pytest.raises(StoreUnavailable):
         PostgresRollouts(pool).serving("scout")
     pool.close()
+
+
+@pytest.mark.req("K3")
+def test_every_change_of_the_share_is_kept_with_its_time(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, _ = stores
+    _champion(rollouts, "1.0.0")
+    row = rollouts.open(agent="scout", version="1.0.1", plan=PLAN, run_id="run")
+    rollouts.begin_shadow(row.id)
+    for step, weight in enumerate(PLAN.shares):
+        rollouts.set_step(row.id, step=step, weight=weight, actor="test")
+    rollouts.revert(row.id, reason="errors", actor="test")
+    history = rollouts.serving_history("scout")
+    assert [(move.champion, move.candidate, pytest.approx(move.weight)) for move in history] == [
+        (None, "1.0.0", 0.0), ("1.0.0", None, 0.0), ("1.0.0", "1.0.1", 0.0), ("1.0.0", "1.0.1", 0.05),
+        ("1.0.0", "1.0.1", 0.5), ("1.0.0", None, 0.0),
+    ]  # fmt: skip
+    assert [move.changed_at for move in history] == sorted(move.changed_at for move in history)
+    assert rollouts.serving_history("analyst") == []
+    assert [(one.version, one.state) for one in rollouts.of_version("scout", "1.0.1")] == [
+        ("1.0.1", RolloutState.REVERTED)
+    ]
+    assert rollouts.of_version("scout", "7.0.0") == []

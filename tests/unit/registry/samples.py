@@ -14,6 +14,7 @@ from perennial.registry.bundle import assemble, bundle_digest, content_digest
 from perennial.registry.files import copy_file
 from perennial.registry.keys import make_key_pair
 from perennial.registry.manifest import Manifest
+from perennial.registry.recipe import Recipe, Rows, TaskRecipe, rows_digest
 from perennial.registry.rows import Release
 from perennial.registry.signing import sign
 
@@ -50,6 +51,16 @@ def components(folder: Path, tasks: tuple[str, ...] = ("news", "quality"), *, si
     return folder
 
 
+def recipe(rows: Rows) -> dict[str, Any]:
+    """How to make a release of these rows again; tasks without rows were carried."""
+    trained = {
+        task: TaskRecipe(kind="classification", labels=("sports", "world"), base=None, seed=7, threads=2, device="cpu")
+        for task in rows
+    }
+    carried = {task: "1.0.0" for task in ("news", "quality") if task not in rows}
+    return Recipe(rows_digest=rows_digest(rows), tasks=trained, carried=carried).as_dict()
+
+
 def manifest(candidate: Path, **changes: Any) -> Manifest:
     """A complete manifest of these components."""
     known: dict[str, Any] = {
@@ -58,7 +69,7 @@ def manifest(candidate: Path, **changes: Any) -> Manifest:
         "fleet_file_digest": "f" * 64, "code_digest": "c" * 64, "metrics": {"news.candidate": 0.9},
         "environment": {"torch": "2.13.0", "image": "", "dag_bundle_version": ""}, "gate_action": "pass",
         "content_digest": content_digest(candidate), "components": candidate / "tasks",
-        "examples": ["b", "a", "c"], "replayed": ["d"], "holdout": ["x", "y"],
+        "examples": ["b", "a", "c"], "replayed": ["d"], "holdout": ["x", "y"], "recipe": recipe({}),
     }  # fmt: skip
     return Manifest.build(**{**known, **changes})
 

@@ -19,7 +19,7 @@ from tests.unit.registry.samples import REPORT, Made, components, manifest
 
 def test_a_bundle_holds_what_the_design_names(made: Made) -> None:
     assert listing(made.folder) == (
-        "MLmodel", "examples.json", "gate_report.json", "manifest.json", "tasks/news/component.json",
+        "MLmodel", "examples.json", "gate_report.json", "manifest.json", "rows.json", "tasks/news/component.json",
         "tasks/news/fisher.safetensors", "tasks/news/head.safetensors", "tasks/quality/component.json",
         "tasks/quality/fisher.safetensors", "tasks/quality/head.safetensors",
     )  # fmt: skip
@@ -47,7 +47,7 @@ def test_digests_depend_on_names_and_bytes_alone(made: Made, tmp_path: Path) -> 
     assert content_digest(copy) != made.manifest.content_digest
 
 
-MAY_BE_EMPTY = {"ids", "base_version", "format", "replayed", "holdout", "gate_report_digest"}
+MAY_BE_EMPTY = {"ids", "rows", "base_version", "format", "replayed", "holdout", "gate_report_digest"}
 
 
 @pytest.mark.req("K30")

@@ -16,6 +16,7 @@ from perennial.errors import EmptyBatch
 from perennial.fleet.agent import Agent, Task
 from perennial.flows.champion import champion_folder, component
 from perennial.flows.ports import Ports
+from perennial.flows.provenance import machine
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.flows.train.guard import by_task
 from perennial.flows.workspace import Workspace
@@ -152,9 +153,10 @@ def train(ports: Ports, ref: BatchRef, task: str) -> dict[str, Any]:
         "task": task, "seconds": round(seconds, 3), "labels": list(artefact.labels), "metrics": dict(artefact.metrics),
         "new": len(batch.new), "replay": len(batch.replay), "from": found[0] if start and found else None,
     }  # fmt: skip
+    # first what trained.json vouches for: it says that the task is done
+    space.write_json(f"{task}/details.json", {**artefact.details, "seed": agent.seed, "machine": machine()})
     space.write_json(f"{task}/trained.json", result)
     ports.jobs.add_cost(ref.job_id, ref.attempt, {f"train.{task}": seconds})
-    space.write_json(f"{task}/details.json", dict(artefact.details))
     logger.info(
         "trained %s/%s on %s new and %s replayed rows in %.2f s",
         ref.agent,

@@ -17,6 +17,7 @@ from perennial.flows.workspace import Workspace
 from perennial.registry.bundle import content_digest
 from perennial.registry.ledger import version_part
 from perennial.registry.manifest import Manifest
+from perennial.registry.recipe import Recipe, Role, RowMark, Rows, TaskRecipe, rows_digest
 from perennial.registry.release import make_release
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def _manifest(ports: Ports, ref: BatchRef, space: Workspace, version: str, order
         part: [row for task in tasks for row in space.read_rows(f"{task}/{part}.json")]
         for part in ("new", "replay", "holdout")
     }
+    marks = _rows(space, tasks)
     return Manifest.build(
         agent=ref.agent,
         version=version,
@@ -103,7 +105,33 @@ def _manifest(ports: Ports, ref: BatchRef, space: Workspace, version: str, order
         content_digest=evaluation["content_digest"],
         components=space.root / "candidate" / "tasks",
         gate_action=space.read_json("gate_report.json")["action"],
+        rows=marks,
+        recipe=_recipe(space, marks, selection, evaluation, agent.agent.seed).as_dict(),
     )
+
+
+def _rows(space: Workspace, tasks: list[str]) -> dict[str, dict[Role, tuple[RowMark, ...]]]:
+    return {
+        task: {role: tuple(RowMark.of(row) for row in space.read_rows(f"{task}/{role}.json")) for role in Role}
+        for task in tasks
+    }
+
+
+def _recipe(space: Workspace, marks: Rows, selection: dict[str, Any], evaluation: dict[str, Any], seed: int) -> Recipe:
+    """What the weights depend on beside rows, settings and mode, as the training tasks left it.
+
+    ``seed`` is the agent's now, for a task that was trained before trainings noted theirs.
+    """
+    tasks = {}
+    for task in marks:
+        trained, details = space.read_json(f"{task}/trained.json"), space.read_json(f"{task}/details.json")
+        tasks[task] = TaskRecipe(
+            kind=evaluation["tasks"][task]["kind"], labels=tuple(selection["tasks"][task]["labels"]), base=trained["from"],
+            seed=details.get("seed", seed), threads=details.get("threads"), device=str(details.get("device", "")),
+            machine=details.get("machine", {}),
+        )  # fmt: skip
+    carried = dict.fromkeys(evaluation["unchanged"], evaluation["champion"])
+    return Recipe(rows_digest=rows_digest(marks), tasks=tasks, carried=carried)
 
 
 def metrics_of(space: Workspace) -> dict[str, float]:
