@@ -29,11 +29,9 @@ def test_originals_are_closed_to_the_app_role(database: Database, role: str) -> 
 
 @pytest.mark.req("K31")
 @pytest.mark.parametrize(
-    "table", ["versions", "alias_moves", "gate_reports", "approvals", "validations", "audit", "audit_batches"]
-)
     "table",
     [
-        "versions", "alias_moves", "gate_reports", "approvals", "validations", "audit", "version_examples",
+        "versions", "alias_moves", "gate_reports", "approvals", "validations", "audit", "audit_batches", "version_examples",
         "serving_history",
     ],
 )  # fmt: skip
