@@ -55,6 +55,14 @@ class Gates:
     max_slice_drop: float = 0.10  # a label's recall may fall by this much at most (with at least slice_rows rows)
     slice_rows: int = 20
     corrections_learned: float = 1.0  # share of the batch's corrections that must be answered right
+    two_person: bool = False  # who asked for a training cannot approve it; when a machine asked, two people must
+    approvers: tuple[str, ...] = ()  # Airflow users whose approval counts; empty: whoever may answer its form
+
+    def __post_init__(self) -> None:
+        if isinstance(self.approvers, str) or not all(name.strip() for name in self.approvers):
+            raise ValueError("gates: approvers are a tuple of user names, none of them empty")
+        if self.two_person and len(set(self.approvers)) == 1:
+            raise ValueError("gates: the two-person rule needs two approvers at least, or none named")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

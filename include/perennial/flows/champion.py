@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from perennial.errors import PromotionRefused
 from perennial.flows.ports import Ports
 from perennial.registry.cache import fetch_verified
+from perennial.registry.manifest import NAME, Manifest
+from perennial.registry.permission import check_permission
 
 
 def champion_folder(ports: Ports, agent: str) -> tuple[str, Path] | None:
@@ -20,12 +24,25 @@ def champion_folder(ports: Ports, agent: str) -> tuple[str, Path] | None:
 
 
 def bundle_folder(ports: Ports, agent: str, version: str) -> Path:
-    """Verified folder of any released version; fetched once per machine, verified once per process."""
+    """Verified folder of any released version; fetched once per machine, verified once per process.
+
+    Everything that trains on, promotes, serves or rolls back to a version comes through here, so here it is asked once more
+    whether the ledger let these bytes be registered: PromotionRefused otherwise. That is judged as of the registration, so
+    an approval that lapsed since takes nothing down. Asked when a version is loaded, never when a request is answered.
+    """
     settings = ports.settings
-    return fetch_verified(
+    folder = fetch_verified(
         agent, version, ledger=ports.ledger, store=ports.models, public_key=settings.verify_key_file,
         into=settings.home / "cache" / "bundles",
     )  # fmt: skip
+    release = ports.ledger.version(agent, version)
+    if release is None or release.job_id is None:
+        raise PromotionRefused(f"the ledger knows no job that made {agent} {version}; it is not served")
+    manifest = Manifest.from_dict(json.loads((folder / NAME).read_text(encoding="utf-8")))
+    check_permission(
+        release, manifest, ports.ledger.judgements(release.job_id), ports.ledger.decisions(job_id=release.job_id)
+    )
+    return folder
 
 
 def component(folder: Path, task: str) -> Path | None:

@@ -17,7 +17,7 @@ from perennial.errors import IncompleteManifest, UntrustedBundle
 FORMAT = 1
 NAME = "manifest.json"
 EXAMPLES = "examples.json"
-_OPTIONAL = frozenset({"base_version", "ids"})
+_OPTIONAL = frozenset({"base_version", "ids", "permission"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +44,7 @@ class Manifest:
     ``order`` is monotonic over all releases, so an older signed bundle cannot pass as a newer one. ``encoders`` maps
     a task to the digest of the encoder that its head was trained on (encoders are stored once, outside the bundle).
     ``environment`` holds library versions, ``image`` and ``dag_bundle_version``. ``ids`` go to ``examples.json``.
+    ``permission`` says which verdict and which approvals let it be registered; empty in releases from before it was.
     """
 
     agent: str
@@ -70,6 +71,7 @@ class Manifest:
     gate_report_digest: str = ""  # filled by ``bundle.assemble``
     created_at: str = ""
     format: int = FORMAT
+    permission: Mapping[str, Any] = field(default_factory=dict)
     ids: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -120,6 +122,8 @@ class Manifest:
             wrong.append(str(error))
         if self.order < 1:
             wrong.append("order")
+        if self.gate_action == GateAction.APPROVE and not self.permission.get("approvals"):
+            wrong.append("permission.approvals")
         if wrong:
             raise IncompleteManifest(
                 f"the release record of {self.agent or 'an unnamed agent'} lacks {', '.join(wrong)}; "
