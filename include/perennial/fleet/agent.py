@@ -59,7 +59,8 @@ class Gates:
     approvers: tuple[str, ...] = ()  # Airflow users whose approval counts; empty: whoever may answer its form
 
     def __post_init__(self) -> None:
-        if isinstance(self.approvers, str) or not all(name.strip() for name in self.approvers):
+        given: object = self.approvers  # a fleet file is not type-checked when it is loaded
+        if isinstance(given, str) or not all(name.strip() for name in self.approvers):
             raise ValueError("gates: approvers are a tuple of user names, none of them empty")
         if self.two_person and len(set(self.approvers)) == 1:
             raise ValueError("gates: the two-person rule needs two approvers at least, or none named")

@@ -135,7 +135,9 @@ class Ledger(Protocol):
         """
         ...
 
-    def questions(self, *, agent: str | None = None, job_id: UUID | None = None, limit: int = 50) -> tuple[Question, ...]:
+    def questions(
+        self, *, agent: str | None = None, job_id: UUID | None = None, limit: int = 50
+    ) -> tuple[Question, ...]:
         """What people were asked, newest first; of one agent, of one job, or of all."""
         ...
 
@@ -338,7 +340,9 @@ class PostgresLedger:
             row = connection.execute(self._sql["question_of_attempt"], values).fetchone()
         return same_question(None if row is None else Question(**row), content_digest)
 
-    def questions(self, *, agent: str | None = None, job_id: UUID | None = None, limit: int = 50) -> tuple[Question, ...]:
+    def questions(
+        self, *, agent: str | None = None, job_id: UUID | None = None, limit: int = 50
+    ) -> tuple[Question, ...]:
         """See ``Ledger``."""
         values = {"agent": agent, "job_id": job_id, "limit": limit}
         return tuple(Question(**row) for row in self._all("questions", values))
@@ -363,7 +367,9 @@ class PostgresLedger:
         self, *, agent: str | None = None, job_id: UUID | None = None, limit: int = 200
     ) -> tuple[Approval, ...]:
         """See ``Ledger``."""
-        return tuple(_approval(row) for row in self._all("decisions", {"agent": agent, "job_id": job_id, "limit": limit}))
+        return tuple(
+            _approval(row) for row in self._all("decisions", {"agent": agent, "job_id": job_id, "limit": limit})
+        )
 
     def now(self) -> datetime:
         """See ``Ledger``."""

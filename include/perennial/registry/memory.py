@@ -202,7 +202,9 @@ class MemoryLedger:
                 self._questions.append(stored)
         return same_question(stored, content_digest)
 
-    def questions(self, *, agent: str | None = None, job_id: UUID | None = None, limit: int = 50) -> tuple[Question, ...]:
+    def questions(
+        self, *, agent: str | None = None, job_id: UUID | None = None, limit: int = 50
+    ) -> tuple[Question, ...]:
         """See ``Ledger``."""
         found = [row for row in self._questions if agent in (None, row.agent) and job_id in (None, row.job_id)]
         return tuple(reversed(found))[:limit]

@@ -97,9 +97,7 @@ def approving(
     Each is held against the rule once more, so one that was written past the operator, or under a laxer rule, does not count.
     """
     found = counting(decisions, content_digest=content_digest, at=at, attempt=attempt)
-    return tuple(
-        row for row in found if not why_void(row.actor, rule, requested_by=requested_by, attributable=True)
-    )
+    return tuple(row for row in found if not why_void(row.actor, rule, requested_by=requested_by, attributable=True))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,9 +149,7 @@ def permit(
         raise PromotionRefused("the gate holds this candidate; read its report and add examples or change the gate")
     if action is GateAction.PASS:
         return Permission(action=action, **known)  # type: ignore[arg-type]
-    found = approving(
-        decisions, rule, content_digest=content_digest, attempt=attempt, requested_by=requested_by, at=at
-    )
+    found = approving(decisions, rule, content_digest=content_digest, attempt=attempt, requested_by=requested_by, at=at)
     versions = {row.version for row in found if row.version}
     needed = rule.needed(requested_by)
     if len(found) < needed or len(versions) > 1:
@@ -188,7 +184,9 @@ def check_permission(
         and signed.get("attempt") in (None, row.attempt)
     ]
     if not mine:
-        raise PromotionRefused(f"no gate report covers the bytes of {name}; it is not served: roll back, or train again")
+        raise PromotionRefused(
+            f"no gate report covers the bytes of {name}; it is not served: roll back, or train again"
+        )
     action = mine[-1].action
     if action not in {GateAction.PASS, GateAction.APPROVE} or action != manifest.gate_action:
         raise PromotionRefused(f"the gates did not let {name} through; it is not served: roll back, or train again")

@@ -152,7 +152,10 @@ def question(ports: Any, ref: Any, run_id: str) -> dict[str, Any]:
     _begin(ref.agent, "question", run=run_id)
     if (folder() / f"{ref.agent}.approved").exists() and script(ref.agent).get("two_people"):
         return {"granted": True, "actor": "editor"}
-    report = {"summary": "sign_off", "verdicts": [{"gate": "sign_off", "action": "approve", "reason": "a major version"}]}
+    report = {
+        "summary": "sign_off",
+        "verdicts": [{"gate": "sign_off", "action": "approve", "reason": "a major version"}],
+    }
     asked = Asked(
         agent=ref.agent, version="2.0.0", part="major", digest="ab" * 32, champion="1.0.0", reason=ref.reason.value
     )

@@ -127,7 +127,12 @@ def _is_open(ports: Ports, asked: Question) -> bool:
         return False
     rule = rule_of(ports, asked.agent)
     found = approving(
-        answers, rule, content_digest=asked.content_digest, attempt=asked.attempt, requested_by=asked.requested_by, at=now
+        answers,
+        rule,
+        content_digest=asked.content_digest,
+        attempt=asked.attempt,
+        requested_by=asked.requested_by,
+        at=now,
     )
     return len(found) < rule.needed(asked.requested_by)
 
