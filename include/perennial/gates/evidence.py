@@ -85,7 +85,7 @@ def _why(report: Mapping[str, Any]) -> list[str]:
         f"- new labels of {plain(task)}: {', '.join(plain(label) for label in _names(labels))}"
         for task, labels in sorted((report.get("new_labels") or {}).items())
     ]
-    return [*(told or [f"- {plain(report.get('summary', ''))}"]), *new, f"- {passed} other gates pass"]
+    return [*(told or [f"- {plain(report.get('summary', ''))}"]), *new, f"- gates that pass: {passed}"]
 
 
 def _names(labels: Any) -> list[str]:
@@ -153,7 +153,7 @@ def _rules(asked: Asked) -> Sequence[str]:
     people = f" {who.strip()}" if who.strip() else ""
     return [
         f"- **Approve**: these bytes, and no others, are signed as {asked.version} and start their rollout. "
-        f"Your name goes into the record, and the approval lapses after {asked.hours:.0f} hours.{people}",
+        f"Your name goes into the record. An approval that was not used lapses after {asked.hours:.0f} hours.{people}",
         "- **Reject**: the candidate is thrown away and its examples go back to wait; the champion keeps serving. "
         "No answer in time is a refusal.",
     ]
