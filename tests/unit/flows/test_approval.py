@@ -146,6 +146,17 @@ def test_two_people_when_a_machine_asked(tmp_path: Path, keys: Keys) -> None:
     assert [approval["actor"] for approval in signed["approvals"]] == ["ana", "bo"]
 
 
+def test_a_requester_for_whom_nobody_vouches_is_no_second_person(tmp_path: Path, keys: Keys) -> None:
+    desk = Desk(tmp_path, keys, "two_person=True")
+    # ana lets the client ask under a made-up name, starts the run with that job's id, and approves
+    job_id = desk.ports.buffer.request_training("scout", requested_by="ghost")
+    ref = desk.claim(by="ana", job_id=job_id)
+    assert ref.job_id == job_id
+    desk.judge(ref)
+    assert desk.answer(ref, "ana")["why"] == "1 of 2 people approved"
+    refused(desk, ref, "2 different people")
+
+
 def test_an_expired_approval(desk: Desk) -> None:
     ref = desk.waiting()
     desk.answer(ref, "editor")

@@ -17,6 +17,7 @@ from perennial.domain.words import GateAction, Mode
 from perennial.errors import PromotionRefused, RegistryError
 from perennial.flows.ports import Ports
 from perennial.gates.evidence import Asked, evidence
+from perennial.ingest.postgres_jobs import job_id_of
 from perennial.registry.ledger import version_part
 from perennial.registry.permission import Rule, approving, person, why_void
 from perennial.registry.rows import Approval, Decision, Question, StoredReport
@@ -33,8 +34,13 @@ def rule_of(ports: Ports, agent: str) -> Rule:
 
 
 def requester_of(ports: Ports, job_id: UUID) -> str:
-    """The person who asked for a training; empty when a machine did."""
-    return person(ports.buffer.job(job_id).requested_by, {ports.settings.airflow_user})
+    """The person who asked for a training; empty when a machine did, or when nobody vouches for the name.
+
+    Airflow vouches for whoever triggered a run, and such a job bears the run's own id. A job that was made before its run (by
+    the client, or brought along as ``job_id``) names whoever its maker said.
+    """
+    job = ports.buffer.job(job_id)
+    return person(job.requested_by, {ports.settings.airflow_user}) if job.job_id == job_id_of(job.run_id) else ""
 
 
 def question(ports: Ports, ref: BatchRef, run_id: str) -> dict[str, Any]:
