@@ -9,6 +9,7 @@ from typing import Any
 
 from perennial.domain.model import Trainer
 from perennial.domain.words import TaskKind
+from perennial.registry.permission import Rule
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
 
@@ -58,13 +59,6 @@ class Gates:
     two_person: bool = False  # who asked for a training cannot approve it; when a machine asked, two people must
     approvers: tuple[str, ...] = ()  # Airflow users whose approval counts; empty: whoever may answer its form
 
-    def __post_init__(self) -> None:
-        given: object = self.approvers  # a fleet file is not type-checked when it is loaded
-        if isinstance(given, str) or not all(name.strip() for name in self.approvers):
-            raise ValueError("gates: approvers are a tuple of user names, none of them empty")
-        if self.two_person and len(set(self.approvers)) == 1:
-            raise ValueError("gates: the two-person rule needs two approvers at least, or none named")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rollout:
@@ -112,6 +106,7 @@ class Agent:
         names = [name for task in self.tasks for name in (task.name, *task.aliases)]
         if len(set(names)) != len(names):
             raise ValueError(f"agent {self.name}: two tasks share a name or alias")
+        Rule(two_person=self.gates.two_person, approvers=self.gates.approvers)  # ValueError says what is wrong
 
     def task(self, name: str) -> Task:
         """The task of that name or alias; KeyError when there is none."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from perennial.errors import PromotionRefused
+from perennial.flows.permission import require_served_permission
 from perennial.flows.ports import Ports
 from perennial.registry.cache import fetch_verified
-from perennial.registry.manifest import NAME, Manifest
-from perennial.registry.permission import check_permission
 
 
 def champion_folder(ports: Ports, agent: str) -> tuple[str, Path] | None:
@@ -35,13 +32,7 @@ def bundle_folder(ports: Ports, agent: str, version: str) -> Path:
         agent, version, ledger=ports.ledger, store=ports.models, public_key=settings.verify_key_file,
         into=settings.home / "cache" / "bundles",
     )  # fmt: skip
-    release = ports.ledger.version(agent, version)
-    if release is None or release.job_id is None:
-        raise PromotionRefused(f"the ledger knows no job that made {agent} {version}; it is not served")
-    manifest = Manifest.from_dict(json.loads((folder / NAME).read_text(encoding="utf-8")))
-    check_permission(
-        release, manifest, ports.ledger.judgements(release.job_id), ports.ledger.decisions(job_id=release.job_id)
-    )
+    require_served_permission(ports, agent, version, folder)
     return folder
 
 

@@ -31,6 +31,13 @@ class Rule:
     two_person: bool = False
     approvers: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        given: object = self.approvers  # a fleet file is not type-checked when it is loaded
+        if isinstance(given, str) or not all(name.strip() for name in self.approvers):
+            raise ValueError("gates: approvers are a tuple of user names, none of them empty")
+        if self.two_person and len(set(self.approvers)) == 1:
+            raise ValueError("gates: the two-person rule needs two approvers at least, or none named")
+
     def needed(self, requested_by: str) -> int:
         """How many different people must approve.
 

@@ -157,6 +157,14 @@ def test_a_requester_for_whom_nobody_vouches_is_no_second_person(tmp_path: Path,
     refused(desk, ref, "2 different people")
 
 
+@pytest.mark.parametrize("gates", ["approvers='ana'", "approvers=('ana', ' ')", "approvers=('ana',), two_person=True"])
+def test_a_rule_that_nobody_could_meet_is_an_error_of_the_fleet_file(gates: str, tmp_path: Path, keys: Keys) -> None:
+    desk = Desk(tmp_path, keys, gates)
+    (error,) = desk.ports.fleet().errors
+    assert error.message.startswith("ValueError: gates: ")
+    assert error.line > 0
+
+
 def test_an_expired_approval(desk: Desk) -> None:
     ref = desk.waiting()
     desk.answer(ref, "editor")
