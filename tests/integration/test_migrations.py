@@ -31,8 +31,8 @@ def test_originals_are_closed_to_the_app_role(database: Database, role: str) -> 
 @pytest.mark.parametrize(
     "table",
     [
-        "versions", "alias_moves", "gate_reports", "approvals", "validations", "audit", "audit_batches", "version_examples",
-        "serving_history",
+        "versions", "alias_moves", "gate_reports", "approvals", "approval_questions", "validations", "audit", "audit_batches",
+        "version_examples", "serving_history",
     ],
 )  # fmt: skip
 def test_append_only_tables_refuse_change_even_by_their_owner(database: Database, table: str) -> None:

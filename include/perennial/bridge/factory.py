@@ -51,7 +51,7 @@ Starts by itself when **{agent}** is due: enough new rows, a correction of prior
 | train, train_critical | per task of the agent, in pool `{pool}`; with a critical correction the second, which overtakes the queue |
 | evaluate, gate | champion and candidate on the same rows; the report is in the gate's log and XCom |
 | fast_lane, fast_lane_critical | instead of all that from validate on when somebody corrected the model: the same in one task |
-| approve | only for a major version: a person answers in *Required actions* |
+| approve | for a major version or too little evidence: people answer in *Required actions*, and their names are kept |
 | register | signs, publishes to MLflow, and starts `rollout_{agent}` |
 | settle | always runs: marks the rows trained or gives them back, and writes the run's note |
 
@@ -101,7 +101,7 @@ def train_dag(agent: Agent) -> DAG:
         gate = GateOperator(task_id=GATE)
         lanes = [_fast_lane(agent, FAST_LANE, URGENT_WEIGHT), _fast_lane(agent, FAST_LANE_CRITICAL, CRITICAL_WEIGHT)]
         approve = ApproveOperator(
-            task_id="approve", subject=f"Release a major version of {agent.name}?", trigger_rule=one_came
+            task_id="approve", subject=f"Release a new version of {agent.name}?", trigger_rule=one_came
         )
         register = RegisterOperator(task_id="register", outlets=[candidate_asset(agent.name)], trigger_rule=one_came)
         settle = _step(steps.settle, retries=5)()

@@ -139,10 +139,11 @@ def stopped_of(context: Any) -> str | None:
 
 
 class ApproveOperator(ApprovalOperator):  # type: ignore[misc]
-    """Waits for a person in Airflow's required actions, with the gate's page as evidence.
+    """Waits for a person in Airflow's required actions, with the evidence in the form.
 
-    The page is put into the form when the task runs, from whichever lane made it. The answer is written into our own table with the
-    name of who gave it; ``register`` reads that table alone, so marking this task as successful promotes nothing. No
+    Question and evidence come from our own tables when the task runs, not from XCom, which whoever edits a run can write.
+    The answer is written into our own table with the name of who gave it; ``register`` reads that table alone, so marking
+    this task as successful promotes nothing. An approval that does not count brings the question back for somebody else. No
     answer in time is a refusal, also when somebody sets another default.
     """
 
@@ -153,40 +154,57 @@ class ApproveOperator(ApprovalOperator):  # type: ignore[misc]
     def execute(self, context: Any) -> dict[str, Any]:
         """Hold the claim for as long as a person may take, then park: no process and no trigger waits.
 
-        Nobody is asked twice for the same bytes. Airflow may run this again after the answer: when the answer is quicker than the
-        executor's report of the parked process, the scheduler takes the resumed task for a killed one.
+        Nobody is asked twice for the same bytes of one attempt. Airflow may run this again after the answer: when the
+        answer is quicker than the executor's report of the parked process, the scheduler takes the resumed task for a
+        killed one.
         """
         from perennial.bridge.hooks import task_ports
+        from perennial.flows import train
 
         ref, ports = batch_of(context), task_ports()
-        report = ports.ledger.gate_report(ref.job_id)
-        approval = ports.ledger.live_approval(ref.job_id, report.content_digest) if report is not None else None
-        if approval is not None:
-            self.log.info("%s approved this already", approval.actor)
-            return {"approved": True, "actor": approval.actor}
-        verdict = verdict_of(context)
-        if verdict is None:
-            raise AirflowFailException("no verdict lies before this question; clear the run from `claim` on")
-        self.body = verdict["text"]
+        asked = train.question(ports, ref, str(context["dag_run"].run_id))
+        if asked["granted"]:
+            self.log.info("%s approved this already", asked["actor"])
+            return {"approved": True, "actor": asked["actor"]}
+        self.subject, self.body = asked["subject"], asked["body"]
         ports.buffer.renew(ref.job_id, ref.attempt, (self.response_timeout + AFTER_APPROVAL).total_seconds())
         return dict(super().execute(context))  # never returns: it raises what parks the task
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        """Record the decision; a refusal skips what comes next."""
+        """Record the decision. Asks again while more people must approve; a refusal skips what comes next."""
         from perennial.bridge.hooks import task_ports
         from perennial.flows import train
 
         answer = HITLOperator.execute_complete(self, context=context, event=event)
-        person = answer["responded_by_user"]
-        approved = person is not None and list(answer["chosen_options"]) == [self.APPROVE]
-        actor = str(person["name"] or person["id"]) if person else "nobody"
-        comment = "" if person else f"no answer within {self.response_timeout}"
-        decision = train.record_decision(task_ports(), batch_of(context), approved, actor, comment)
+        responder = answer["responded_by_user"]
+        approved = responder is not None and list(answer["chosen_options"]) == [self.APPROVE]
+        actor = str(responder["name"] or responder["id"]) if responder else "nobody"
+        comment = "" if responder else f"no answer within {self.response_timeout}"
+        decision = train.record_decision(
+            task_ports(), batch_of(context), approved, actor, comment, attributable=not everybody_is_admin(),
+            run_id=str(context["dag_run"].run_id),
+        )  # fmt: skip
+        if approved and not decision["approved"]:
+            self.log.warning("the approval by %s is not enough: %s", actor, decision["why"])
+            note_run(context, f"still waits for an approval: {decision['why']}")
+            if not decision["again"]:
+                raise AirflowFailException(
+                    f"{decision['why']}; turn [core] simple_auth_manager_all_admins off, then clear this run from `claim` on"
+                )
+            return self.execute(context)
         context["ti"].xcom_push(key=_RESULT, value=decision)
         if not approved:
             self.log.info("refused by %s", actor)
             self.skip(ti=context["ti"], tasks=[context["task"].dag.get_task("register")])
         return decision
+
+
+def everybody_is_admin() -> bool:
+    """Whether Airflow lets everybody in as the same administrator, so that no answer has an author."""
+    from airflow.sdk.configuration import conf
+
+    simple = "SimpleAuthManager" in conf.get("core", "auth_manager", fallback="SimpleAuthManager")
+    return simple and conf.getboolean("core", "simple_auth_manager_all_admins", fallback=False)
 
 
 class RegisterOperator(BaseOperator):  # type: ignore[misc]

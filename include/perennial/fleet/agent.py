@@ -9,6 +9,7 @@ from typing import Any
 
 from perennial.domain.model import Trainer
 from perennial.domain.words import TaskKind
+from perennial.registry.permission import Rule
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
 
@@ -55,6 +56,8 @@ class Gates:
     max_slice_drop: float = 0.10  # a label's recall may fall by this much at most (with at least slice_rows rows)
     slice_rows: int = 20
     corrections_learned: float = 1.0  # share of the batch's corrections that must be answered right
+    two_person: bool = False  # who asked for a training cannot approve it; when a machine asked, two people must
+    approvers: tuple[str, ...] = ()  # Airflow users whose approval counts; empty: whoever may answer its form
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +106,7 @@ class Agent:
         names = [name for task in self.tasks for name in (task.name, *task.aliases)]
         if len(set(names)) != len(names):
             raise ValueError(f"agent {self.name}: two tasks share a name or alias")
+        Rule(two_person=self.gates.two_person, approvers=self.gates.approvers)  # ValueError says what is wrong
 
     def task(self, name: str) -> Task:
         """The task of that name or alias; KeyError when there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from perennial.flows.permission import require_served_permission
 from perennial.flows.ports import Ports
 from perennial.registry.cache import fetch_verified
 
@@ -20,12 +21,19 @@ def champion_folder(ports: Ports, agent: str) -> tuple[str, Path] | None:
 
 
 def bundle_folder(ports: Ports, agent: str, version: str) -> Path:
-    """Verified folder of any released version; fetched once per machine, verified once per process."""
+    """Verified folder of any released version; fetched once per machine, verified once per process.
+
+    Everything that trains on, promotes, serves or rolls back to a version comes through here, so here it is asked once more
+    whether the ledger let these bytes be registered: PromotionRefused otherwise. That is judged as of the registration, so
+    an approval that lapsed since takes nothing down. Asked when a version is loaded, never when a request is answered.
+    """
     settings = ports.settings
-    return fetch_verified(
+    folder = fetch_verified(
         agent, version, ledger=ports.ledger, store=ports.models, public_key=settings.verify_key_file,
         into=settings.home / "cache" / "bundles",
     )  # fmt: skip
+    require_served_permission(ports, agent, version, folder)
+    return folder
 
 
 def component(folder: Path, task: str) -> Path | None:

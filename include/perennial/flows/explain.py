@@ -375,9 +375,10 @@ def _gates(report: StoredReport | None) -> dict[str, Any]:
 def _decisions(ports: Ports, job_id: UUID | None) -> tuple[Decided, ...]:
     return tuple(
         Decided(
-            decision=row.decision.value, actor=row.actor, at=row.created_at, expires_at=row.expires_at, comment=row.comment
+            decision=row.decision.value, actor=row.actor, at=row.created_at, expires_at=row.expires_at,
+            comment=f"does not count: {row.void}" if row.void else row.comment,
         )
-        for row in (ports.ledger.approvals_of(job_id) if job_id else ())
+        for row in reversed(ports.ledger.decisions(job_id=job_id) if job_id else ())
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from perennial.domain.model import Predictor
 from perennial.domain.words import RolloutAction, RolloutState
-from perennial.errors import RolloutError, UntrustedBundle
+from perennial.errors import PromotionRefused, RolloutError, UntrustedBundle
 from perennial.fleet.agent import Agent
 from perennial.flows.champion import bundle_folder, champion_folder
 from perennial.flows.ports import Ports
@@ -27,7 +27,8 @@ def verify(ports: Ports, agent: str, run_id: str) -> dict[str, Any] | None:
     """Pick the newest released version that has not met traffic, check its bytes, and freeze its plan.
 
     None when nothing waits. A rollout of an older candidate that is still open is superseded. A bundle that does not agree
-    with its signature or ledger row is recorded as reverted and refused: the champion keeps serving.
+    with its signature or ledger row, or that no verdict and approval let through, is recorded as reverted and refused: the
+    champion keeps serving.
     """
     waiting = ports.ledger.newest_unserved(agent)
     row = ports.rollouts.of_run(run_id)
@@ -37,15 +38,20 @@ def verify(ports: Ports, agent: str, run_id: str) -> dict[str, Any] | None:
         row = ports.rollouts.open(
             agent=agent, version=waiting.version, plan=plan_of(ports.fleet().agent(agent)), run_id=run_id
         )
+    _require_genuine(ports, row)
+    return _ref(row)
+
+
+def _require_genuine(ports: Ports, row: RolloutRow) -> None:
+    """Refuse a version whose bytes, signature, ledger row or permission do not agree, and take it out of traffic."""
     try:
-        bundle_folder(ports, agent, row.version)
-    except UntrustedBundle as error:
+        bundle_folder(ports, row.agent, row.version)
+    except (UntrustedBundle, PromotionRefused) as error:
         ports.rollouts.revert(row.id, reason=f"refused: {error}", actor=ACTOR)
         ports.audit.append(
-            actor=ACTOR, action="bundle_refused", agent=agent, subject=row.version, detail={"why": str(error)}
+            actor=ACTOR, action="bundle_refused", agent=row.agent, subject=row.version, detail={"why": str(error)}
         )
         raise
-    return _ref(row)
 
 
 def plan_of(agent: Agent) -> Plan:
@@ -175,6 +181,7 @@ def full(ports: Ports, ref: dict[str, Any]) -> dict[str, Any]:
     if row.state in {RolloutState.REVERTED, RolloutState.SUPERSEDED}:
         raise RolloutError(f"{row.agent} {row.version} was {row.state.value}: {row.reason}")
     if row.state not in {RolloutState.BAKING, RolloutState.DONE}:
+        _require_genuine(ports, row)
         ports.rollouts.promote_full(row.id, actor=ACTOR, reason=f"rollout {row.id} met its plan")
         ports.audit.append(
             actor=ACTOR, action="promoted", agent=row.agent, subject=row.version, detail={"rollout": row.id}

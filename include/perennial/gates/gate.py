@@ -11,6 +11,7 @@ from perennial.domain.verdict import Verdict
 from perennial.domain.words import GateAction
 from perennial.gates.scores import Evaluation, TaskScores, problems
 
+_ABOUT_PEOPLE = ("two_person", "approvers")  # who may approve is asked after the gates, in registry/permission.py
 _WEIGHT = {GateAction.PASS: 0, GateAction.APPROVE: 1, GateAction.HOLD: 2}
 
 
@@ -42,7 +43,7 @@ class GateSettings:
         >>> GateSettings.of({"rollback_threshold": None, "slice_rows": 30}, rollback_threshold=0.03).rollback_threshold
         0.03
         """
-        given = dict(declared)
+        given = {name: value for name, value in declared.items() if name not in _ABOUT_PEOPLE}
         if given.get("rollback_threshold") is None:
             given["rollback_threshold"] = rollback_threshold
         return cls(**given)

@@ -145,6 +145,7 @@ def _table(scores: TaskScores, settings: GateSettings, confidence: float) -> dic
     table["champion"] = None if scores.champion is None else round(mean(scores.champion), 6)
     if scores.champion is not None:
         table.update(paired_interval(scores.kind, scores.champion, candidate).as_dict())
+        table["changes"] = changed_answers(scores)
     if scores.baselines is not None:
         table["baselines"] = {name: value if is_finite(value) else None for name, value in scores.baselines.items()}
     # broken slices are held and explained by their gate
@@ -153,6 +154,21 @@ def _table(scores: TaskScores, settings: GateSettings, confidence: float) -> dic
     table["corrections"] = _right_of(scores, scores.corrections.candidate, len(scores.corrections.ids))
     table["regression"] = _right_of(scores, scores.regression.candidate, len(scores.regression.ids))
     return table
+
+
+def changed_answers(scores: TaskScores) -> dict[str, int]:
+    """How many holdout rows got another answer, counted by right and wrong; both models must have been measured.
+
+    >>> changed_answers(TaskScores(task="t", kind=TaskKind.CLASSIFICATION, ids=("1", "2", "3"), labels=("a", "a", "b"),
+    ...                            champion=(0.0, 1.0, 1.0), candidate=(1.0, 0.0, 1.0)))
+    {'fixed': 1, 'broken': 1, 'same': 1}
+    """
+    pairs = [
+        (is_right(scores.kind, old), is_right(scores.kind, new))
+        for old, new in zip(scores.champion or (), scores.candidate or (), strict=True)
+    ]
+    fixed, broken = sum(new and not old for old, new in pairs), sum(old and not new for old, new in pairs)
+    return {"fixed": fixed, "broken": broken, "same": len(pairs) - fixed - broken}
 
 
 def _right_of(scores: TaskScores, values: Sequence[float] | None, rows: int) -> dict[str, int | None]:

@@ -11,7 +11,18 @@ from perennial.domain.model import SemanticVersion
 from perennial.errors import RegistryError, VersionExists
 from perennial.registry.manifest import Manifest
 from perennial.registry.recipe import Role, Rows
-from perennial.registry.rows import Alias, AliasMove, Approval, Decision, ExampleUse, Release, StoredReport, Validation
+from perennial.registry.rows import (
+    Alias,
+    AliasMove,
+    Approval,
+    Decision,
+    ExampleUse,
+    Judgement,
+    Question,
+    Release,
+    StoredReport,
+    Validation,
+)
 from perennial.storage.database import Database
 from perennial.storage.queries import load
 
@@ -19,6 +30,7 @@ if TYPE_CHECKING:
     from perennial.storage.database import Connection
 
 Examples: TypeAlias = Mapping[tuple[str, Role], Sequence[UUID]]  # (task, role) -> ids in training order
+MOST_HOURS = 720.0  # 30 days; migration 0012 holds the same
 
 
 class Ledger(Protocol):
@@ -131,19 +143,44 @@ class Ledger(Protocol):
         """The latest verdicts of an agent, newest first."""
         ...
 
+    def judgements(self, job_id: UUID) -> tuple[Judgement, ...]:
+        """What the gates decided on each attempt of a job, oldest first."""
+        ...
+
+    def ask(
+        self, *, agent: str, job_id: UUID, attempt: int, content_digest: str, version: str, requested_by: str,
+        body_digest: str,
+    ) -> Question:  # fmt: skip
+        """Write down what a person is asked about one attempt, and return what is stored. A repeat changes nothing.
+
+        Raises RegistryError when the question of this attempt was about other bytes.
+        """
+        ...
+
+    def questions(
+        self, *, agent: str | None = None, job_id: UUID | None = None, limit: int = 50
+    ) -> tuple[Question, ...]:
+        """What people were asked, newest first; of one agent, of one job, or of all."""
+        ...
+
     def add_approval(
         self, *, agent: str, job_id: UUID, content_digest: str, decision: Decision | str, actor: str, comment: str = "",
-        hours: float = 72.0,
-    ) -> None:  # fmt: skip
-        """Write a person's decision on exactly these bytes; it lapses after ``hours`` on the store's clock."""
+        hours: float = 72.0, attempt: int | None = None, version: str = "", requested_by: str = "", void: str = "",
+    ) -> Approval:  # fmt: skip
+        """Write a person's decision on exactly these bytes; it lapses after ``hours`` (30 days at most) on the store's clock.
+
+        Raises RegistryError unless the gate report of that attempt (default: the latest) asks a person about these bytes.
+        """
         ...
 
-    def live_approval(self, job_id: UUID, content_digest: str) -> Approval | None:
-        """The last decision on these bytes, when it is an approval that has not lapsed."""
+    def decisions(
+        self, *, agent: str | None = None, job_id: UUID | None = None, limit: int = 200
+    ) -> tuple[Approval, ...]:
+        """What people decided, void answers too, newest first; of one agent, of one job, or of all."""
         ...
 
-    def approvals_of(self, job_id: UUID) -> tuple[Approval, ...]:
-        """Every decision on a job's candidates, oldest first, lapsed ones too."""
+    def now(self) -> datetime:
+        """The store's clock: what an expiry is held against."""
         ...
 
     def add_validation(
@@ -329,26 +366,61 @@ class PostgresLedger:
         """See ``Ledger``."""
         return tuple(StoredReport(**row) for row in self._all("gate_reports", {"agent": agent, "limit": limit}))
 
-    def add_approval(
-        self, *, agent: str, job_id: UUID, content_digest: str, decision: Decision | str, actor: str, comment: str = "",
-        hours: float = 72.0,
-    ) -> None:  # fmt: skip
+    def judgements(self, job_id: UUID) -> tuple[Judgement, ...]:
+        """See ``Ledger``."""
+        return tuple(Judgement(**row) for row in self._all("judgements", {"job_id": job_id}))
+
+    def ask(
+        self, *, agent: str, job_id: UUID, attempt: int, content_digest: str, version: str, requested_by: str,
+        body_digest: str,
+    ) -> Question:  # fmt: skip
         """See ``Ledger``."""
         values = {
-            "agent": agent, "job_id": job_id, "content_digest": content_digest, "decision": Decision(decision).value,
-            "actor": named(actor), "comment": comment, "seconds": hours * 3600.0,
+            "agent": agent, "job_id": job_id, "attempt": attempt, "content_digest": content_digest, "version": version,
+            "requested_by": requested_by, "body_digest": body_digest,
         }  # fmt: skip
         with self._database.connection() as connection:
-            connection.execute(self._sql["add_approval"], values)
+            connection.execute(self._sql["ask"], values)
+            row = connection.execute(self._sql["question_of_attempt"], values).fetchone()
+        return same_question(None if row is None else Question(**row), content_digest)
 
-    def live_approval(self, job_id: UUID, content_digest: str) -> Approval | None:
+    def questions(
+        self, *, agent: str | None = None, job_id: UUID | None = None, limit: int = 50
+    ) -> tuple[Question, ...]:
         """See ``Ledger``."""
-        row = self._one("live_approval", {"job_id": job_id, "content_digest": content_digest})
-        return None if row is None else _approval(row)
+        values = {"agent": agent, "job_id": job_id, "limit": limit}
+        return tuple(Question(**row) for row in self._all("questions", values))
 
-    def approvals_of(self, job_id: UUID) -> tuple[Approval, ...]:
+    def add_approval(
+        self, *, agent: str, job_id: UUID, content_digest: str, decision: Decision | str, actor: str, comment: str = "",
+        hours: float = 72.0, attempt: int | None = None, version: str = "", requested_by: str = "", void: str = "",
+    ) -> Approval:  # fmt: skip
+        """See ``Ledger``; a trigger holds the same for whoever writes past this class."""
+        values = {
+            "agent": agent, "job_id": job_id, "content_digest": content_digest, "decision": Decision(decision).value,
+            "actor": named(actor), "comment": comment, "seconds": lifetime(hours) * 3600.0, "version": version,
+            "requested_by": requested_by, "void": void,
+        }  # fmt: skip
+        with self._database.connection() as connection:
+            rows = connection.execute(self._sql["judgements"], values).fetchall()
+            asked = asking(tuple(Judgement(**row) for row in rows), content_digest, attempt)
+            row = connection.execute(self._sql["add_approval"], {**values, "attempt": asked.attempt}).fetchone()
+        return _approval(row or {})
+
+    def decisions(
+        self, *, agent: str | None = None, job_id: UUID | None = None, limit: int = 200
+    ) -> tuple[Approval, ...]:
         """See ``Ledger``."""
-        return tuple(_approval(row) for row in self._all("approvals_of", {"job_id": job_id}))
+        return tuple(
+            _approval(row) for row in self._all("decisions", {"agent": agent, "job_id": job_id, "limit": limit})
+        )
+
+    def now(self) -> datetime:
+        """See ``Ledger``."""
+        row = self._one("now", {})
+        if row is None:
+            raise RegistryError("the ledger told no time; check PERENNIAL_DATABASE_URL")
+        return aware(row["now"])
 
     def add_validation(
         self, *, agent: str, job_id: UUID, attempt: int, task: str, success: bool, report: Mapping[str, Any]
@@ -431,6 +503,28 @@ def named(actor: str) -> str:
     if not actor.strip():
         raise RegistryError("a decision needs the name of who made it")
     return actor
+
+
+def lifetime(hours: float) -> float:
+    """The hours for which a decision holds; an approval for ever would be one that nobody remembers giving."""
+    if hours > MOST_HOURS:
+        raise RegistryError(f"a decision holds for {MOST_HOURS:.0f} hours at most; ask again after that")
+    return hours
+
+
+def asking(judgements: Sequence[Judgement], content_digest: str, attempt: int | None) -> Judgement:
+    """The judgement that a decision answers: of this attempt, or of the latest one."""
+    mine = [row for row in judgements if attempt in (None, row.attempt)]
+    if not mine or (mine[-1].content_digest, mine[-1].action) != (content_digest, "approve"):
+        raise RegistryError("no gate report asks a person about these bytes; run the gate of this job again")
+    return mine[-1]
+
+
+def same_question(stored: Question | None, content_digest: str) -> Question:
+    """The stored question, when it is about the same bytes."""
+    if stored is None or stored.content_digest != content_digest:
+        raise RegistryError("a person was asked about other bytes under this attempt; start a new attempt of the job")
+    return stored
 
 
 def aware(time: datetime) -> datetime:

@@ -19,7 +19,7 @@ FORMAT = 1
 NAME = "manifest.json"
 EXAMPLES = "examples.json"
 _ASIDE = frozenset({"ids", "rows"})  # in files of their own
-_OPTIONAL = frozenset({"base_version", *_ASIDE})
+_OPTIONAL = frozenset({"base_version", "permission", *_ASIDE})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +48,7 @@ class Manifest:
     ``environment`` holds library versions, ``image`` and ``dag_bundle_version``. ``ids`` go to ``examples.json``.
     ``recipe`` (a ``Recipe`` as plain JSON) and ``rows`` (``rows.json``) say how to make the release again; releases from
     before ADR 9 have neither and can still be read.
+    ``permission`` says which verdict and which approvals let it be registered; empty in releases from before it was.
     """
 
     agent: str
@@ -75,6 +76,7 @@ class Manifest:
     created_at: str = ""
     format: int = FORMAT
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    permission: Mapping[str, Any] = field(default_factory=dict)
     ids: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
     rows: Rows = field(default_factory=dict, repr=False, compare=False)
 
@@ -126,6 +128,8 @@ class Manifest:
             wrong.append(str(error))
         if self.order < 1:
             wrong.append("order")
+        if self.gate_action == GateAction.APPROVE and not self.permission.get("approvals"):
+            wrong.append("permission.approvals")
         if wrong:
             raise IncompleteManifest(
                 f"the release record of {self.agent or 'an unnamed agent'} lacks {', '.join(wrong)}; "

@@ -10,18 +10,32 @@ from uuid import UUID
 
 from perennial.registry.ledger import (
     Examples,
+    asking,
     aware,
     check_clashes,
     examples_of,
     following_version,
+    lifetime,
     named,
     same_outcome,
+    same_question,
     same_verdict,
     unknown_version,
 )
 from perennial.registry.manifest import Manifest
 from perennial.registry.recipe import Role
-from perennial.registry.rows import Alias, AliasMove, Approval, Decision, ExampleUse, Release, StoredReport, Validation
+from perennial.registry.rows import (
+    Alias,
+    AliasMove,
+    Approval,
+    Decision,
+    ExampleUse,
+    Judgement,
+    Question,
+    Release,
+    StoredReport,
+    Validation,
+)
 
 
 class MemoryLedger:
@@ -34,6 +48,7 @@ class MemoryLedger:
         self._releases: list[Release] = []
         self._moves: list[AliasMove] = []
         self._reports: list[StoredReport] = []
+        self._questions: list[Question] = []
         self._approvals: list[Approval] = []
         self._validations: list[Validation] = []
         self._examples: dict[tuple[str, str, str, Role], tuple[UUID, ...]] = {}
@@ -206,29 +221,64 @@ class MemoryLedger:
         """See ``Ledger``."""
         return tuple(row for row in reversed(self._reports) if row.agent == agent)[:limit]
 
-    def add_approval(
-        self, *, agent: str, job_id: UUID, content_digest: str, decision: Decision | str, actor: str, comment: str = "",
-        hours: float = 72.0,
-    ) -> None:  # fmt: skip
+    def judgements(self, job_id: UUID) -> tuple[Judgement, ...]:
         """See ``Ledger``."""
-        now = self._clock()
-        self._approvals.append(
-            Approval(
-                agent=agent, job_id=job_id, content_digest=content_digest, decision=Decision(decision),
-                actor=named(actor), comment=comment, expires_at=now + timedelta(hours=hours), created_at=now,
+        found = sorted((row for row in self._reports if row.job_id == job_id), key=lambda row: row.attempt)
+        return tuple(
+            Judgement(
+                attempt=row.attempt, content_digest=row.content_digest, action=row.action, created_at=row.created_at
             )
+            for row in found
         )  # fmt: skip
 
-    def live_approval(self, job_id: UUID, content_digest: str) -> Approval | None:
+    def ask(
+        self, *, agent: str, job_id: UUID, attempt: int, content_digest: str, version: str, requested_by: str,
+        body_digest: str,
+    ) -> Question:  # fmt: skip
         """See ``Ledger``."""
-        mine = [row for row in self._approvals if (row.job_id, row.content_digest) == (job_id, content_digest)]
-        last = mine[-1] if mine else None
-        live = last is not None and last.decision is Decision.APPROVE and last.expires_at > self._clock()
-        return last if live else None
+        with self._lock:
+            stored = next((row for row in self._questions if (row.job_id, row.attempt) == (job_id, attempt)), None)
+            if stored is None:
+                stored = Question(
+                    agent=agent, job_id=job_id, attempt=attempt, content_digest=content_digest, version=version,
+                    requested_by=requested_by, body_digest=body_digest, asked_at=self._clock(),
+                )  # fmt: skip
+                self._questions.append(stored)
+        return same_question(stored, content_digest)
 
-    def approvals_of(self, job_id: UUID) -> tuple[Approval, ...]:
+    def questions(
+        self, *, agent: str | None = None, job_id: UUID | None = None, limit: int = 50
+    ) -> tuple[Question, ...]:
         """See ``Ledger``."""
-        return tuple(row for row in self._approvals if row.job_id == job_id)
+        found = [row for row in self._questions if agent in (None, row.agent) and job_id in (None, row.job_id)]
+        return tuple(reversed(found))[:limit]
+
+    def add_approval(
+        self, *, agent: str, job_id: UUID, content_digest: str, decision: Decision | str, actor: str, comment: str = "",
+        hours: float = 72.0, attempt: int | None = None, version: str = "", requested_by: str = "", void: str = "",
+    ) -> Approval:  # fmt: skip
+        """See ``Ledger``."""
+        asked, word, who = asking(self.judgements(job_id), content_digest, attempt), Decision(decision), named(actor)
+        with self._lock:
+            now = self._clock()
+            row = Approval(
+                id=len(self._approvals) + 1, agent=agent, job_id=job_id, attempt=asked.attempt,
+                content_digest=content_digest, version=version, decision=word, actor=who, requested_by=requested_by,
+                void=void, comment=comment, expires_at=now + timedelta(hours=lifetime(hours)), created_at=now,
+            )  # fmt: skip
+            self._approvals.append(row)
+        return row
+
+    def decisions(
+        self, *, agent: str | None = None, job_id: UUID | None = None, limit: int = 200
+    ) -> tuple[Approval, ...]:
+        """See ``Ledger``."""
+        found = [row for row in self._approvals if agent in (None, row.agent) and job_id in (None, row.job_id)]
+        return tuple(reversed(found))[:limit]
+
+    def now(self) -> datetime:
+        """See ``Ledger``."""
+        return self._clock()
 
     def add_validation(
         self, *, agent: str, job_id: UUID, attempt: int, task: str, success: bool, report: Mapping[str, Any]

@@ -77,19 +77,33 @@ WHERE job_id = %(job_id)s ORDER BY attempt DESC LIMIT 1
 -- name: gate_reports
 SELECT agent, job_id, attempt, content_digest, action, report, created_at FROM perennial.gate_reports
 WHERE agent = %(agent)s ORDER BY id DESC LIMIT %(limit)s
+-- name: judgements
+SELECT attempt, content_digest, action, created_at FROM perennial.gate_reports WHERE job_id = %(job_id)s ORDER BY attempt
+-- name: ask
+INSERT INTO perennial.approval_questions (agent, job_id, attempt, content_digest, version, requested_by, body_digest)
+VALUES (%(agent)s, %(job_id)s, %(attempt)s, %(content_digest)s, %(version)s, %(requested_by)s, %(body_digest)s)
+ON CONFLICT (job_id, attempt) DO NOTHING
+-- name: question_of_attempt
+SELECT agent, job_id, attempt, content_digest, version, requested_by, body_digest, asked_at
+FROM perennial.approval_questions WHERE job_id = %(job_id)s AND attempt = %(attempt)s
+-- name: questions
+SELECT agent, job_id, attempt, content_digest, version, requested_by, body_digest, asked_at
+FROM perennial.approval_questions
+WHERE (%(agent)s::text IS NULL OR agent = %(agent)s::text) AND (%(job_id)s::uuid IS NULL OR job_id = %(job_id)s::uuid)
+ORDER BY id DESC LIMIT %(limit)s
 -- name: add_approval
-INSERT INTO perennial.approvals (agent, job_id, content_digest, decision, actor, comment, expires_at)
-VALUES (%(agent)s, %(job_id)s, %(content_digest)s, %(decision)s, %(actor)s, %(comment)s,
-        clock_timestamp() + make_interval(secs => %(seconds)s))
--- name: live_approval
--- the last word on these bytes counts, on the database's clock
-SELECT agent, job_id, content_digest, decision, actor, comment, expires_at, created_at FROM (
-    SELECT * FROM perennial.approvals WHERE job_id = %(job_id)s AND content_digest = %(content_digest)s
-    ORDER BY id DESC LIMIT 1
-) AS last WHERE decision = 'approve' AND expires_at > clock_timestamp()
--- name: approvals_of
-SELECT agent, job_id, content_digest, decision, actor, comment, expires_at, created_at FROM perennial.approvals
-WHERE job_id = %(job_id)s ORDER BY id
+INSERT INTO perennial.approvals
+    (agent, job_id, attempt, content_digest, version, decision, actor, requested_by, void, comment, expires_at)
+VALUES (%(agent)s, %(job_id)s, %(attempt)s, %(content_digest)s, %(version)s, %(decision)s, %(actor)s, %(requested_by)s,
+        %(void)s, %(comment)s, clock_timestamp() + make_interval(secs => %(seconds)s))
+RETURNING id, agent, job_id, attempt, content_digest, version, decision, actor, requested_by, void, comment, expires_at, created_at
+-- name: decisions
+SELECT id, agent, job_id, attempt, content_digest, version, decision, actor, requested_by, void, comment, expires_at, created_at
+FROM perennial.approvals
+WHERE (%(agent)s::text IS NULL OR agent = %(agent)s::text) AND (%(job_id)s::uuid IS NULL OR job_id = %(job_id)s::uuid)
+ORDER BY id DESC LIMIT %(limit)s
+-- name: now
+SELECT clock_timestamp() AS now
 -- name: add_validation
 INSERT INTO perennial.validations (agent, job_id, attempt, task, success, report)
 VALUES (%(agent)s, %(job_id)s, %(attempt)s, %(task)s, %(success)s, %(report)s)

@@ -75,14 +75,47 @@ class StoredReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Approval:
-    """A person's decision on exactly these bytes, until it expires."""
+class Judgement:
+    """What the gates decided about the bytes of one attempt, without the report."""
+
+    attempt: int
+    content_digest: str
+    action: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What a person was asked: these bytes, to become this version. ``body_digest`` is of the evidence shown (sha256 hex)."""
 
     agent: str
     job_id: UUID
+    attempt: int
     content_digest: str
+    version: str
+    requested_by: str
+    body_digest: str
+    asked_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Approval:
+    """A person's decision on exactly these bytes of one attempt, until it expires.
+
+    ``void`` says why an approval does not count (empty: it does). ``version`` is what the bytes were to become and
+    ``requested_by`` who asked for the training (empty: no person). ``attempt`` None: written before attempts were.
+    """
+
+    id: int
+    agent: str
+    job_id: UUID
+    attempt: int | None
+    content_digest: str
+    version: str
     decision: Decision
     actor: str
+    requested_by: str
+    void: str
     comment: str
     expires_at: datetime
     created_at: datetime

@@ -79,7 +79,7 @@ class Stack:
             "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(b"x" * 32).decode(),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self.port}/execution/",
             "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,editor:user,machine:op",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,editor:user,second:user,reader:viewer,machine:op",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "2",
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "1",
@@ -114,7 +114,7 @@ class Stack:
         (self.stub / "journal.jsonl").touch()
         self.fleet.mkdir(parents=True)
         (self.home / "perennial").mkdir()
-        passwords = {"admin": "admin-password", "editor": "editor-password", "machine": "machine-password"}
+        passwords = {name: f"{name}-password" for name in ("admin", "editor", "second", "reader", "machine")}
         (self.home / "passwords.json").write_text(json.dumps(passwords))
         for agent in agents:
             self.add_agent(agent)

@@ -145,11 +145,38 @@ def fast_lane(ports: Any, ref: Any) -> dict[str, Any]:
     return {**gate(ports, ref), "seconds": {}}
 
 
-def record_decision(ports: Any, ref: Any, approved: bool, actor: str, comment: str) -> dict[str, Any]:
-    _begin(ref.agent, "decision", approved=approved, actor=actor, comment=comment)
+def question(ports: Any, ref: Any, run_id: str) -> dict[str, Any]:
+    """The real evidence of a small report; ``two_people`` in the script lets one approval not be enough."""
+    from perennial.gates.evidence import Asked, evidence
+
+    _begin(ref.agent, "question", run=run_id)
+    if (folder() / f"{ref.agent}.approved").exists() and script(ref.agent).get("two_people"):
+        return {"granted": True, "actor": "editor"}
+    report = {
+        "summary": "sign_off",
+        "verdicts": [{"gate": "sign_off", "action": "approve", "reason": "a major version"}],
+    }
+    asked = Asked(
+        agent=ref.agent, version="2.0.0", part="major", digest="ab" * 32, champion="1.0.0", reason=ref.reason.value
+    )
+    body = "# Gate report\n\n" + evidence(report, asked)
+    return {"granted": False, "subject": f"Release {ref.agent} 2.0.0 (major)?", "body": body}
+
+
+def record_decision(
+    ports: Any, ref: Any, approved: bool, actor: str, comment: str, *, attributable: bool = True, run_id: str | None = None
+) -> dict[str, Any]:  # fmt: skip
+    said = _begin(
+        ref.agent, "decision", approved=approved, actor=actor, comment=comment, attributable=attributable, run=run_id
+    )
+    people = folder() / f"{ref.agent}.people"
     if approved:
+        with people.open("a") as file:
+            file.write(f"{actor}\n")
+    enough = approved and (not said.get("two_people") or len(set(people.read_text().split())) > 1)
+    if enough:
         (folder() / f"{ref.agent}.approved").touch()
-    return {"approved": approved, "actor": actor}
+    return {"approved": enough, "actor": actor, "why": "" if enough else "1 of 2 people approved", "again": approved}
 
 
 def register(ports: Any, ref: Any) -> dict[str, Any]:
@@ -312,8 +339,8 @@ def install() -> None:
         "perennial.flows.harvest": ["sources", "drain", "admit_waiting", "relay_outbox"],
         "perennial.flows.sealing": ["seal"],
         "perennial.flows.train": [
-            "admit", "claim", "validate", "redact", "select", "train", "evaluate", "gate", "fast_lane", "record_decision",
-            "register", "settle",
+            "admit", "claim", "validate", "redact", "select", "train", "evaluate", "gate", "fast_lane", "question",
+            "record_decision", "register", "settle",
         ],
         "perennial.flows.rollout": ["verify", "shadow", "begin_step", "look", "full", "revert"],
     }  # fmt: skip

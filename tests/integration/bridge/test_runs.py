@@ -195,8 +195,10 @@ def test_a_harvest_drains_each_source_and_says_what_came(airflow_stack: Stack) -
         stack.call("PATCH", "/api/v2/dags/harvest", {"is_paused": True})
 
 
-def _wait_for_person(stack: Stack, agent: str) -> tuple[str, float]:
-    since = stack.due(agent, gate="approve", tasks=["topic"])
+def _wait_for_person(stack: Stack, agent: str, **said: object) -> tuple[str, float]:
+    for left in ("approved", "people"):
+        (stack.stub / f"{agent}.{left}").unlink(missing_ok=True)
+    since = stack.due(agent, gate="approve", tasks=["topic"], **said)
     run = _train_run(stack, agent, since)
     stack.wait(lambda: stack.states(f"train_{agent}", run).get("approve") == "awaiting_input", 60, "approve waits")
     time.sleep(
@@ -242,6 +244,83 @@ def test_marking_the_approval_as_done_promotes_nothing(airflow_stack: Stack) -> 
     assert stack.finished("train_gamma", run) == "failed"
     assert stack.states("train_gamma", run)["register"] == "failed"
     assert stack.wait_step("gamma", "settle", since)["outcome"] == "failed"
+
+
+@pytest.mark.req("K36", "K82")
+def test_what_is_written_into_xcom_promotes_nothing(airflow_stack: Stack) -> None:
+    stack = airflow_stack
+    run, since = _wait_for_person(stack, "alpha")
+    tasks = f"/api/v2/dags/train_alpha/dagRuns/{run}/taskInstances"
+    forged = {"action": "pass", "text": "all is well"}
+    stack.call("PATCH", f"{tasks}/gate/xcomEntries/return_value", {"value": forged}, user="editor")
+    said = {"key": "return_value", "value": {"approved": True, "actor": "editor"}}
+    stack.call("POST", f"{tasks}/approve/xcomEntries", said, user="editor")
+    stack.call("PATCH", f"{tasks}/approve", {"new_state": "success"}, user="editor")
+    assert stack.finished("train_alpha", run) == "failed"
+    assert stack.states("train_alpha", run)["register"] == "failed"
+    assert stack.wait_step("alpha", "settle", since)["outcome"] == "failed"
+    assert not (stack.stub / "released" / "alpha").exists()
+
+
+@pytest.mark.req("K36", "K82")
+def test_a_viewer_is_refused_by_airflow(airflow_stack: Stack) -> None:
+    stack = airflow_stack
+    run, since = _wait_for_person(stack, "beta")
+    task = f"/api/v2/dags/train_beta/dagRuns/{run}/taskInstances/approve"
+    answer = {"chosen_options": ["Approve"], "params_input": {}}
+    for method, path, body in (
+        ("PATCH", f"{task}/-1/hitlDetails", answer),
+        ("PATCH", task, {"new_state": "success"}),
+        ("POST", f"{task}/xcomEntries", {"key": "return_value", "value": {"approved": True}}),
+    ):
+        with pytest.raises(HTTPError) as refused:
+            stack.call(method, path, body, user="reader")
+        assert refused.value.code == 403
+    assert stack.states("train_beta", run)["approve"] == "awaiting_input"
+    stack.call("PATCH", f"{task}/-1/hitlDetails", {**answer, "chosen_options": ["Reject"]}, user="editor")
+    assert stack.finished("train_beta", run) == "success"
+    assert stack.wait_step("beta", "settle", since)["outcome"] == "rejected"
+    assert not (stack.stub / "released" / "beta").exists()
+
+
+@pytest.mark.req("K36", "K82")
+def test_the_question_comes_back_until_two_people_approved(airflow_stack: Stack) -> None:
+    stack = airflow_stack
+    run, since = _wait_for_person(stack, "gamma", two_people=True)
+    path = f"/api/v2/dags/train_gamma/dagRuns/{run}/taskInstances/approve/-1/hitlDetails"
+    asked = stack.call("GET", path)
+    assert asked["subject"] == "Release gamma 2.0.0 (major)?"
+    assert "candidate `abababababababab`" in asked["body"]
+    answer = {"chosen_options": ["Approve"], "params_input": {}}
+    stack.call("PATCH", path, answer, user="editor")
+    stack.wait_step("gamma", "decision", since)
+    stack.wait(lambda: stack.states("train_gamma", run)["approve"] == "awaiting_input", 60, "approve asks again")
+    again = stack.call("GET", path)
+    assert (again["response_received"], again["body"]) == (False, asked["body"])
+    assert "1 of 2 people approved" in stack.run("train_gamma", run)["note"]
+    time.sleep(4)
+    stack.call("PATCH", path, answer, user="second")
+    assert stack.finished("train_gamma", run) == "success"
+    people = [line["actor"] for line in stack.journal("gamma", since) if line["step"] == "decision"]
+    assert people == ["editor", "second"]
+    assert {line["run"] for line in stack.journal("gamma", since) if line["step"] in {"question", "decision"}} == {run}
+    assert stack.wait_step("gamma", "settle", since)["outcome"] == "registered"
+
+
+@pytest.mark.req("K36", "K82")
+def test_a_deleted_run_registers_nothing(airflow_stack: Stack) -> None:
+    stack = airflow_stack
+    run, since = _wait_for_person(stack, "alpha")
+    path = f"/api/v2/dags/train_alpha/dagRuns/{run}"
+    stack.call("PATCH", path, {"state": "failed"})
+    stack.wait_step("alpha", "settle", since)
+    stack.finished("train_alpha", run)  # Airflow deletes no run that goes on
+    stack.call("DELETE", path)
+    with pytest.raises(HTTPError) as gone:  # and Airflow's record of the question went with it
+        stack.call("GET", f"{path}/taskInstances/approve/-1/hitlDetails")
+    assert gone.value.code == 404
+    assert not [line for line in stack.journal("alpha", since) if line["step"] in {"decision", "register"}]
+    assert not (stack.stub / "released" / "alpha").exists()
 
 
 @pytest.mark.req("J34")

@@ -17,7 +17,9 @@ from perennial.errors import IncompleteManifest, RegistryError, StoreError, Vers
 from perennial.registry.ledger import Ledger, PostgresLedger
 from perennial.registry.manifest import IdSet, Manifest
 from perennial.registry.memory import MemoryLedger
+from perennial.registry.permission import counting
 from perennial.registry.recipe import Role, RowMark
+from perennial.registry.rows import Approval
 from perennial.storage.database import Database as Pool
 from perennial.storage.migrate import migrations
 from tests.postgres_fixture import Database
@@ -199,32 +201,91 @@ def test_a_verdict_is_stored_once_per_attempt(ledger: Ledger) -> None:
     assert [report.attempt for report in ledger.gate_reports("scout")] == [2, 1]
 
 
+def _asking(ledger: Ledger, job: UUID, digest: str = "x", attempt: int = 1) -> None:
+    ledger.add_gate_report(
+        agent="scout", job_id=job, attempt=attempt, content_digest=digest, action="approve", report={"summary": "?"}
+    )
+
+
 @pytest.mark.req("K36", "K82")
 def test_an_approval_covers_these_bytes_until_it_lapses_or_is_taken_back(ledger: Ledger) -> None:
     job = uuid4()
+    _asking(ledger, job)
 
     def decide(decision: str, *, digest: str = "x", hours: float = 1.0, actor: str = "editor") -> None:
         ledger.add_approval(
             agent="scout", job_id=job, content_digest=digest, decision=decision, actor=actor, comment="ok", hours=hours
         )
 
-    assert ledger.live_approval(job, "x") is None
+    def live(of_job: UUID, digest: str) -> Approval | None:
+        found = counting(ledger.decisions(job_id=of_job), content_digest=digest, at=ledger.now())
+        return found[-1] if found else None
+
+    assert live(job, "x") is None
     decide("approve")
-    live = ledger.live_approval(job, "x")
-    assert live is not None
-    assert (live.actor, live.comment) == ("editor", "ok")
-    assert ledger.live_approval(job, "other bytes") is None
-    assert ledger.live_approval(uuid4(), "x") is None
+    found = live(job, "x")
+    assert found is not None
+    assert (found.actor, found.comment) == ("editor", "ok")
+    assert live(job, "other bytes") is None
+    assert live(uuid4(), "x") is None
     decide("reject")
-    assert ledger.live_approval(job, "x") is None
+    assert live(job, "x") is None
     decide("approve")
-    assert ledger.live_approval(job, "x") is not None
+    assert live(job, "x") is not None
     decide("approve", hours=-1.0)  # a later word that has lapsed counts, not the earlier one
-    assert ledger.live_approval(job, "x") is None
+    assert live(job, "x") is None
     with pytest.raises(RegistryError, match="name"):
         decide("approve", actor=" ")
     with pytest.raises(ValueError, match="maybe"):
         decide("maybe")
+
+
+@pytest.mark.req("K36", "K82")
+def test_a_decision_answers_a_report_that_asks_for_one(ledger: Ledger) -> None:
+    job = uuid4()
+    given = {"agent": "scout", "job_id": job, "content_digest": "x", "decision": "approve", "actor": "editor"}
+    with pytest.raises(RegistryError, match="no gate report asks"):
+        ledger.add_approval(**given)  # type: ignore[arg-type]
+    ledger.add_gate_report(agent="scout", job_id=job, attempt=1, content_digest="x", action="pass", report={})
+    with pytest.raises(RegistryError, match="no gate report asks"):
+        ledger.add_approval(**given)  # type: ignore[arg-type]
+    _asking(ledger, job, attempt=2)
+    _asking(ledger, job, digest="y", attempt=3)
+    for wrong in (
+        {"content_digest": "z"},
+        {"attempt": 1},
+        {"attempt": 3},
+        {"attempt": 4},
+        {},
+    ):  # {}: the latest is about y
+        with pytest.raises(RegistryError, match="no gate report asks"):
+            ledger.add_approval(**{**given, **wrong})  # type: ignore[arg-type]
+    with pytest.raises(RegistryError, match="720 hours"):
+        ledger.add_approval(**given, attempt=2, hours=721.0)  # type: ignore[arg-type]
+    row = ledger.add_approval(
+        **given, attempt=2, version="2.0.0", requested_by="ana", void="not one of the approvers", hours=720.0  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert ledger.decisions(agent="scout") == ledger.decisions(job_id=job) == ledger.decisions() == (row,)
+    assert (row.attempt, row.version, row.requested_by, row.void) == (2, "2.0.0", "ana", "not one of the approvers")
+    assert abs((row.expires_at - row.created_at).total_seconds() - 720 * 3600) < 1
+    assert row.created_at <= ledger.now()
+    assert ledger.decisions(agent="analyst") == ()
+    assert [(one.attempt, one.action) for one in ledger.judgements(job)] == [
+        (1, "pass"), (2, "approve"), (3, "approve"),
+    ]  # fmt: skip
+
+
+def test_a_question_is_written_once_per_attempt(ledger: Ledger) -> None:
+    job = uuid4()
+    given = {"agent": "scout", "job_id": job, "attempt": 1, "content_digest": "x", "requested_by": ""}
+    first = ledger.ask(**given, version="2.0.0", body_digest="b")  # type: ignore[arg-type]
+    assert ledger.ask(**given, version="2.0.1", body_digest="c") == first  # type: ignore[arg-type]
+    with pytest.raises(RegistryError, match="other bytes"):
+        ledger.ask(**{**given, "content_digest": "y"}, version="2.0.0", body_digest="b")  # type: ignore[arg-type]
+    second = ledger.ask(**{**given, "attempt": 2}, version="2.0.0", body_digest="b")  # type: ignore[arg-type]
+    assert ledger.questions(job_id=job) == ledger.questions(agent="scout") == (second, first)
+    assert ledger.questions(limit=1) == (second,)
+    assert ledger.questions(agent="analyst") == ledger.questions(job_id=uuid4()) == ()
 
 
 def test_validations_are_kept_per_task(ledger: Ledger) -> None:
@@ -280,24 +341,6 @@ def test_an_older_version_gets_its_examples_later_and_once(ledger: Ledger, sampl
         ledger.record_examples("scout", "7.0.0", {("news", Role.NEW): [one]})
 
 
-def test_every_decision_on_a_job_is_kept_in_order(ledger: Ledger) -> None:
-    job = uuid4()
-    assert ledger.approvals_of(job) == ()
-    for decision, hours in (("reject", 1.0), ("approve", -1.0)):
-        ledger.add_approval(
-            agent="scout",
-            job_id=job,
-            content_digest="x",
-            decision=decision,
-            actor="editor",
-            comment="seen",
-            hours=hours,
-        )
-    assert [(row.decision.value, row.actor) for row in ledger.approvals_of(job)] == [
-        ("reject", "editor"), ("approve", "editor"),
-    ]  # fmt: skip
-
-
 # PostgreSQL alone
 
 
@@ -349,8 +392,11 @@ def test_no_role_changes_or_deletes_a_row(role: str, database: Database, sample:
     _record(ledger, sample, "1.0.0", "a")
     ledger.move_alias("scout", "champion", "1.0.0", **PERSON)
     job = uuid4()
-    ledger.add_gate_report(agent="scout", job_id=job, attempt=1, content_digest="x", action="hold", report={})
+    ledger.add_gate_report(agent="scout", job_id=job, attempt=1, content_digest="x", action="approve", report={})
     ledger.add_approval(agent="scout", job_id=job, content_digest="x", decision="approve", actor="editor")
+    ledger.ask(
+        agent="scout", job_id=job, attempt=1, content_digest="x", version="1.0.0", requested_by="", body_digest="b"
+    )
     for statement in (
         "UPDATE perennial.versions SET digest = 'evil'",
         "DELETE FROM perennial.versions",
@@ -359,6 +405,8 @@ def test_no_role_changes_or_deletes_a_row(role: str, database: Database, sample:
         "UPDATE perennial.gate_reports SET action = 'pass'",
         "UPDATE perennial.approvals SET expires_at = 'infinity'",
         "DELETE FROM perennial.approvals",
+        "UPDATE perennial.approval_questions SET version = '9.0.0'",
+        "DELETE FROM perennial.approval_questions",
     ):
         with (
             psycopg.connect(getattr(database, role)) as connection,
@@ -367,6 +415,58 @@ def test_no_role_changes_or_deletes_a_row(role: str, database: Database, sample:
             connection.execute(statement)  # type: ignore[call-overload]
     assert [row.digest for row in ledger.versions("scout")] == ["a"]
     pool.close()
+
+
+@pytest.mark.req("K36", "K82")
+def test_sql_of_the_app_role_forges_no_approval_past_a_report(database: Database) -> None:
+    pool = Pool(database.app)
+    ledger, job, held = PostgresLedger(pool), uuid4(), uuid4()
+    _asking(ledger, job)
+    ledger.add_gate_report(agent="scout", job_id=held, attempt=1, content_digest="x", action="hold", report={})
+    insert = (
+        "INSERT INTO perennial.approvals (agent, job_id, attempt, content_digest, decision, actor, expires_at, created_at)"
+        " VALUES (%s, %s, %s, %s, 'approve', %s, now() + %s::interval, now() - interval '9 days') RETURNING created_at"
+    )
+    good = ("scout", job, 1, "x", "mallory", "1 hour")
+    refused = [
+        ("scout", uuid4(), 1, "x", "mallory", "1 hour"),  # a job that no gate judged
+        ("scout", held, 1, "x", "mallory", "1 hour"),  # one that the gate holds
+        ("analyst", job, 1, "x", "mallory", "1 hour"),
+        ("scout", job, 2, "x", "mallory", "1 hour"),
+        ("scout", job, None, "x", "mallory", "1 hour"),
+        ("scout", job, 1, "y", "mallory", "1 hour"),
+        ("scout", job, 1, "x", " ", "1 hour"),
+        ("scout", job, 1, "x", "mallory", "31 days"),
+    ]
+    for row in refused:
+        with psycopg.connect(database.app) as connection, pytest.raises(psycopg.errors.CheckViolation):
+            connection.execute(insert, row)
+    with psycopg.connect(database.admit) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(insert, good)
+    with psycopg.connect(database.app) as connection:
+        dated = connection.execute(insert, good).fetchone()
+    assert dated is not None
+    assert (datetime.now(UTC) - dated[0]).total_seconds() < 60  # by the database's clock, whatever was sent
+    with psycopg.connect(database.app) as connection:
+        back = connection.execute(
+            "INSERT INTO perennial.gate_reports (agent, job_id, attempt, content_digest, action, report, created_at)"
+            " VALUES ('scout', %s, 9, 'x', 'pass', '{}', now() - interval '9 days') RETURNING created_at", (job,)
+        ).fetchone()  # fmt: skip
+    assert back is not None
+    assert (datetime.now(UTC) - back[0]).total_seconds() < 60
+    pool.close()
+
+
+@pytest.mark.req("K82")
+def test_who_asked_for_a_job_is_never_changed(database: Database) -> None:
+    with psycopg.connect(database.app) as connection:
+        connection.execute(
+            "INSERT INTO perennial.jobs (job_id, agent, run_id, reason, mode, requested_by)"
+            " VALUES (gen_random_uuid(), 'scout', 'r', 'request', 'auto', 'ana')"
+        )
+        connection.execute("UPDATE perennial.jobs SET note = 'x', requested_by = 'ana'")
+        with pytest.raises(psycopg.errors.RaiseException, match="never changed"):
+            connection.execute("UPDATE perennial.jobs SET requested_by = 'bo'")
 
 
 def test_a_version_with_a_rollout_row_has_met_traffic(database: Database, sample: Manifest) -> None:

@@ -34,43 +34,55 @@ class Instance:
 def ports(monkeypatch: pytest.MonkeyPatch) -> Any:
     renewed: list[float] = []
     ports = SimpleNamespace(
-        renewed=renewed, approval=None,
+        renewed=renewed, asked=[], question={"granted": False, "subject": "Release scout 2.0.0?", "body": "numbers"},
         buffer=SimpleNamespace(renew=lambda job, attempt, seconds: renewed.append(seconds)),
-        ledger=SimpleNamespace(
-            gate_report=lambda job: SimpleNamespace(content_digest="d"),
-            live_approval=lambda job, digest: ports.approval if digest == "d" else None,
-        ),
     )  # fmt: skip
+
+    def question(_ports: Any, ref: BatchRef, run_id: str) -> dict[str, Any]:
+        ports.asked.append((ref, run_id))
+        return dict(ports.question)
+
     monkeypatch.setattr("perennial.bridge.hooks.task_ports", lambda **_: ports)
+    monkeypatch.setattr("perennial.flows.train.question", question)
     return ports
 
 
-def test_approve_holds_the_claim_as_long_as_a_person_may_take(ports: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+RUN = SimpleNamespace(run_id="run-1", dag_id="train_scout")
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What Airflow was told to show in its form."""
+    forms: list[dict[str, Any]] = []
     monkeypatch.setattr(
-        "airflow.providers.standard.operators.hitl.upsert_hitl_detail", lambda *, body, **_: asked.append(body)
+        "airflow.providers.standard.operators.hitl.upsert_hitl_detail", lambda **form: forms.append(form)
     )
-    for lane in ("gate", "fast_lane", "fast_lane_critical"):
-        approve = ApproveOperator(task_id="approve", subject="?", response_timeout=timedelta(hours=2))
-        said = {"claim": REF.as_dict(), lane: {"action": "approve", "text": f"page of {lane}"}}
-        with pytest.raises(TaskAwaitingInput) as parked:
-            approve.execute({"ti": Instance(**said), "task_instance": Instance()})
-        assert parked.value.timeout == timedelta(hours=2)
-    assert asked == ["page of gate", "page of fast_lane", "page of fast_lane_critical"]
-    assert ports.renewed == [3 * 3600.0] * 3
+    return forms
 
 
-def test_nobody_is_asked_about_a_candidate_that_no_gate_judged(ports: Any) -> None:
-    approve = ApproveOperator(task_id="approve", subject="?")
-    with pytest.raises(AirflowFailException, match="no verdict"):
-        approve.execute({"ti": Instance(claim=REF.as_dict()), "task_instance": Instance()})
-    assert ports.renewed == []
+def test_approve_holds_the_claim_as_long_as_a_person_may_take(ports: Any, shown: list[dict[str, Any]]) -> None:
+    approve = ApproveOperator(task_id="approve", subject="?", response_timeout=timedelta(hours=2))
+    with pytest.raises(TaskAwaitingInput) as parked:
+        approve.execute({"ti": Instance(claim=REF.as_dict()), "task_instance": Instance(), "dag_run": RUN})
+    assert parked.value.timeout == timedelta(hours=2)
+    assert ports.renewed == [3 * 3600.0]
+
+
+@pytest.mark.req("K36")
+def test_the_form_shows_what_our_own_table_says_whatever_xcom_says(ports: Any, shown: list[dict[str, Any]]) -> None:
+    forged = Instance(claim=REF.as_dict(), gate={"action": "approve", "text": "all is well"})
+    approve = ApproveOperator(task_id="approve", subject="?", body="old")
+    with pytest.raises(TaskAwaitingInput):
+        approve.execute({"ti": forged, "task_instance": Instance(), "dag_run": RUN})
+    assert [(form["subject"], form["body"]) for form in shown] == [("Release scout 2.0.0?", "numbers")]
+    assert ports.asked == [(REF, "run-1")]
 
 
 def test_approve_asks_nobody_twice_for_the_same_bytes(ports: Any) -> None:
-    ports.approval = SimpleNamespace(actor="editor")
+    ports.question = {"granted": True, "actor": "editor"}
     approve = ApproveOperator(task_id="approve", subject="?")
-    assert approve.execute({"ti": Instance(claim=REF.as_dict())}) == {"approved": True, "actor": "editor"}
+    said = approve.execute({"ti": Instance(claim=REF.as_dict()), "dag_run": RUN})
+    assert said == {"approved": True, "actor": "editor"}
 
 
 @pytest.mark.parametrize(
@@ -92,8 +104,11 @@ def test_only_a_named_person_approves(
 
     decisions: list[tuple[bool, str]] = []
 
-    def record(_ports: Any, _ref: BatchRef, approved: bool, actor: str, comment: str) -> dict[str, Any]:
+    def record(
+        _ports: Any, _ref: BatchRef, approved: bool, actor: str, comment: str, *, attributable: bool, run_id: str
+    ) -> dict[str, Any]:  # fmt: skip
         decisions.append((approved, actor))
+        assert (attributable, run_id) == (True, "run-1")
         return {"approved": approved, "actor": actor}
 
     skipped: list[Any] = []
@@ -104,9 +119,62 @@ def test_only_a_named_person_approves(
     task = SimpleNamespace(dag=SimpleNamespace(get_task=lambda name: name))
     approve = ApproveOperator(task_id="approve", subject="?")
     full = {"params_input": {}, "responded_at": datetime.now(UTC), "timedout": False, **event}
-    approve.execute_complete({"ti": instance, "task": task}, full)
+    approve.execute_complete({"ti": instance, "task": task, "dag_run": RUN}, full)
     assert decisions == [recorded]
     assert skipped == ([] if recorded[0] else ["register"])
+
+
+def _approval_by(monkeypatch: pytest.MonkeyPatch, notes: list[str], **said: Any) -> Any:
+    """Resume a parked approve with editor's answer, which the flow takes as ``said``."""
+    from datetime import UTC, datetime
+
+    monkeypatch.setattr("perennial.flows.train.record_decision", lambda *_, **__: {"actor": "editor", **said})
+    monkeypatch.setattr(operators, "note_run", lambda context, text: notes.append(text))
+    approve = ApproveOperator(task_id="approve", subject="?")
+    event = {
+        "chosen_options": ["Approve"], "responded_by_user": {"id": "editor", "name": "editor"}, "params_input": {},
+        "responded_at": datetime.now(UTC), "timedout": False,
+    }  # fmt: skip
+    context = {"ti": Instance(claim=REF.as_dict()), "task_instance": Instance(), "dag_run": RUN}
+    return approve.execute_complete(context, event)
+
+
+@pytest.mark.req("K36", "K82")
+def test_an_approval_that_is_not_enough_brings_the_question_back(
+    ports: Any, shown: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    with pytest.raises(TaskAwaitingInput) as parked:
+        _approval_by(monkeypatch, notes, approved=False, why="1 of 2 people approved", again=True)
+    assert parked.value.method_name == "execute_complete"
+    assert len(shown) == len(ports.renewed) == 1
+    assert notes == ["still waits for an approval: 1 of 2 people approved"]
+
+
+@pytest.mark.req("K36", "K82")
+def test_an_approval_without_an_author_fails_the_task(
+    ports: Any, shown: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(AirflowFailException, match="simple_auth_manager_all_admins"):
+        _approval_by(monkeypatch, [], approved=False, why="nobody", again=False)
+    assert shown == []
+
+
+@pytest.mark.req("K36")
+@pytest.mark.parametrize(
+    ("manager", "all_admins", "expected"),
+    [
+        ("airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager", "True", True),
+        ("airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager", "False", False),
+        ("airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager", "True", False),
+    ],
+)
+def test_who_answers_means_nothing_when_everybody_is_an_administrator(
+    manager: str, all_admins: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", manager)
+    monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", all_admins)
+    assert operators.everybody_is_admin() is expected
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_digests_depend_on_names_and_bytes_alone(made: Made, tmp_path: Path) -> 
     assert content_digest(copy) != made.manifest.content_digest
 
 
-MAY_BE_EMPTY = {"ids", "rows", "base_version", "format", "replayed", "holdout", "gate_report_digest"}
+MAY_BE_EMPTY = {"ids", "rows", "base_version", "format", "replayed", "holdout", "gate_report_digest", "permission"}
 
 
 @pytest.mark.req("K30")
@@ -69,7 +69,16 @@ def test_only_a_first_version_has_no_base(tmp_path: Path) -> None:
         assert record.missing() == missing
 
 
-@pytest.mark.parametrize("change", [{"version": "1.0"}, {"gate_action": "maybe"}, {"order": -1}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "1.0"},
+        {"gate_action": "maybe"},
+        {"order": -1},
+        {"gate_action": "approve"},  # without saying who approved
+        {"gate_action": "approve", "permission": {"approvals": []}},
+    ],
+)
 def test_malformed_fields_are_refused(change: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(IncompleteManifest):
         manifest(components(tmp_path / "candidate"), **change).check_complete()

@@ -1,4 +1,4 @@
-"""Numbers to a verdict, and a person's decision into our own table."""
+"""Numbers to a verdict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 from perennial.domain.job import BatchRef
-from perennial.domain.words import GateAction
 from perennial.flows.ports import Ports
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.flows.workspace import Workspace
@@ -17,8 +16,6 @@ from perennial.gates.report import judge
 from perennial.gates.scores import Evaluation
 
 logger = logging.getLogger(__name__)
-
-APPROVAL_HOURS = 72.0
 
 
 def gate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
@@ -54,19 +51,3 @@ def gate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
         "action": report.action.value, "summary": report.summary, "text": report.as_text(),
         "content_digest": evaluation["content_digest"], "major": bool(new_labels),
     }  # fmt: skip
-
-
-def record_decision(ports: Ports, ref: BatchRef, approved: bool, actor: str, comment: str) -> dict[str, Any]:
-    """Write a person's answer, bound to the candidate's bytes and with an expiry; promotion reads this row alone."""
-    report = ports.ledger.gate_report(ref.job_id)
-    if report is None or GateAction(report.action) is not GateAction.APPROVE:
-        raise ValueError(f"job {ref.job_id} does not wait for an approval")
-    ports.ledger.add_approval(
-        agent=ref.agent, job_id=ref.job_id, content_digest=report.content_digest,
-        decision="approve" if approved else "reject", actor=actor, comment=comment, hours=APPROVAL_HOURS,
-    )  # fmt: skip
-    ports.audit.append(
-        actor=actor, action="approved" if approved else "rejected", agent=ref.agent, subject=str(ref.job_id),
-        detail={"content_digest": report.content_digest, "comment": comment},
-    )  # fmt: skip
-    return {"approved": approved, "actor": actor}

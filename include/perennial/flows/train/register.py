@@ -7,16 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 from perennial.domain.job import BatchRef
-from perennial.domain.words import GateAction, Mode
-from perennial.errors import NotConfigured, PromotionRefused
+from perennial.domain.words import Mode
+from perennial.errors import NotConfigured
 from perennial.flows.ports import Ports
 from perennial.flows.provenance import code_digest, environment
+from perennial.flows.train.approval import requester_of, rule_of
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.flows.train.fit import trainer_of
 from perennial.flows.workspace import Workspace
 from perennial.registry.bundle import content_digest
 from perennial.registry.ledger import version_part
 from perennial.registry.manifest import Manifest
+from perennial.registry.permission import Permission, permit
 from perennial.registry.recipe import Recipe, Role, RowMark, Rows, TaskRecipe, rows_digest
 from perennial.registry.release import make_release
 
@@ -34,7 +36,7 @@ def register(ports: Ports, ref: BatchRef) -> dict[str, Any]:
         return _links(ports, ref.agent, done.version, done.digest)
     space = Workspace.of(ports.work, ref)
     candidate = space.root / "candidate"
-    require_permission(ports, ref, content_digest(candidate))
+    permission = require_permission(ports, ref, content_digest(candidate))
     key = ports.settings.signing_key_file
     if key is None:
         raise NotConfigured(
@@ -43,30 +45,31 @@ def register(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     password = ports.settings.signing_key_password
     release = make_release(
         ledger=ports.ledger, store=ports.models, agent=ref.agent, job_id=ref.job_id, part=_part(ref, space),
-        tasks=candidate / "tasks", describe=lambda version, order: _manifest(ports, ref, space, version, order),
+        tasks=candidate / "tasks", describe=lambda version, order: _manifest(ports, ref, space, version, order, permission),
         gate_report=space.read_json("gate_report.json"), out=space.root / "release", key_file=key,
         password=password.get_secret_value() if password else None,
         tags={"run_id": ports.buffer.run_of_job(ref.job_id), "reason": ref.reason.value, "mode": ref.mode.value},
     )  # fmt: skip
     ports.audit.append(
         actor="perennial", action="registered", agent=ref.agent, subject=release.version,
-        detail={"digest": release.digest, "job_id": str(ref.job_id), "base_version": release.base_version},
+        detail={
+            "digest": release.digest, "job_id": str(ref.job_id), "base_version": release.base_version,
+            "approved_by": [approval.actor for approval in permission.approvals],
+        },
     )  # fmt: skip
     return _links(ports, ref.agent, release.version, release.digest)
 
 
-def require_permission(ports: Ports, ref: BatchRef, digest: str) -> None:
-    """Raise PromotionRefused unless the stored verdict covers exactly these bytes, with a live approval where it needs one."""
-    report = ports.ledger.gate_report(ref.job_id)
-    if report is None:
-        raise PromotionRefused("no gate report is stored for this job; run its gate task")
-    if report.content_digest != digest:
-        raise PromotionRefused("the gate judged other bytes than these; run evaluate and gate again")
-    action = GateAction(report.action)
-    if action is GateAction.HOLD:
-        raise PromotionRefused("the gate holds this candidate; read its report and add examples or change the gate")
-    if action is GateAction.APPROVE and not ports.ledger.live_approval(ref.job_id, digest):
-        raise PromotionRefused("a person must approve this candidate first; answer its required action in Airflow")
+def require_permission(ports: Ports, ref: BatchRef, digest: str) -> Permission:
+    """What lets exactly these bytes be released: the stored verdict of this attempt, with live approvals where it asks for them.
+
+    Raises PromotionRefused otherwise. Reads our own tables alone: nothing that Airflow keeps can grant it.
+    """
+    judgements = ports.ledger.judgements(ref.job_id)
+    return permit(
+        judgements[-1] if judgements else None, ports.ledger.decisions(job_id=ref.job_id), rule_of(ports, ref.agent),
+        content_digest=digest, attempt=ref.attempt, requested_by=requester_of(ports, ref.job_id), at=ports.ledger.now(),
+    )  # fmt: skip
 
 
 def _part(ref: BatchRef, space: Workspace) -> str:
@@ -75,7 +78,10 @@ def _part(ref: BatchRef, space: Workspace) -> str:
     return version_part(batch=ref.mode is Mode.BATCH, new_labels=new_labels, new_base=first)
 
 
-def _manifest(ports: Ports, ref: BatchRef, space: Workspace, version: str, order: int) -> Manifest:
+def _manifest(
+    ports: Ports, ref: BatchRef, space: Workspace, version: str, order: int, permission: Permission
+) -> Manifest:
+    permission.check_version(version)
     agent = ports.fleet().member(ref.agent)
     trainer = trainer_of(ports, ref, agent.agent)
     selection, evaluation = space.read_json("select.json"), space.read_json("evaluation.json")
@@ -104,7 +110,8 @@ def _manifest(ports: Ports, ref: BatchRef, space: Workspace, version: str, order
         metrics=metrics_of(space),
         content_digest=evaluation["content_digest"],
         components=space.root / "candidate" / "tasks",
-        gate_action=space.read_json("gate_report.json")["action"],
+        gate_action=permission.action.value,
+        permission=permission.as_dict(),
         rows=marks,
         recipe=_recipe(space, marks, selection, evaluation, agent.agent.seed).as_dict(),
     )
