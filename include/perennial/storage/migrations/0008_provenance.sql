@@ -62,4 +62,4 @@ BEGIN
         EXECUTE format('GRANT SELECT, INSERT ON perennial.%I TO perennial_app, perennial_admit', name);
     END LOOP;
 END $$;
-GRANT USAGE ON ALL SEQUENCES IN SCHEMA perennial TO perennial_app, perennial_admit;
+GRANT USAGE ON SEQUENCE perennial.serving_history_id_seq TO perennial_app, perennial_admit;
