@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from perennial.errors import FilesRemoved, RegistryError
 from perennial.flows.ports import Ports
 from perennial.registry.cache import fetch_verified
 
@@ -20,12 +21,21 @@ def champion_folder(ports: Ports, agent: str) -> tuple[str, Path] | None:
 
 
 def bundle_folder(ports: Ports, agent: str, version: str) -> Path:
-    """Verified folder of any released version; fetched once per machine, verified once per process."""
+    """Verified folder of any released version; fetched once per machine, verified once per process.
+
+    Raises FilesRemoved, with when and why, for a version whose files retention took.
+    """
     settings = ports.settings
-    return fetch_verified(
-        agent, version, ledger=ports.ledger, store=ports.models, public_key=settings.verify_key_file,
-        into=settings.home / "cache" / "bundles",
-    )  # fmt: skip
+    try:
+        return fetch_verified(
+            agent, version, ledger=ports.ledger, store=ports.models, public_key=settings.verify_key_file,
+            into=settings.home / "cache" / "bundles",
+        )  # fmt: skip
+    except RegistryError as error:
+        removal = ports.retention.removal(agent, version) if ports.retention is not None else None
+        if removal is None:
+            raise
+        raise FilesRemoved(removal.told()) from error
 
 
 def component(folder: Path, task: str) -> Path | None:
