@@ -2,8 +2,8 @@
 
 | task | what goes, by age in `PERENNIAL_RETENTION_*` |
 |---|---|
-| versions | files of versions beyond the newest, in MLflow, caches and agents' folders; what serves, bakes, is held or is a base stays |
-| the rest | runs of refused candidates, encoders that no version names, leftovers on disk, logs, old rows and texts, old runs of our DAGs |
+| versions | files of versions beyond the newest, wherever they lie; what serves, bakes, is held or is a base stays |
+| clean | runs of refused candidates, encoders that no version names, leftovers on disk, logs, old rows and texts, runs of our DAGs |
 | tell | the run's note: what went, what stays, what could not be done here |
 
 **Trigger** it with `dry_run` to see what a run would remove; the names are in the tasks' logs. `perennial retention hold` keeps a version.
@@ -12,6 +12,7 @@
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param, TriggerRule, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException
 
 from perennial.bridge.hooks import task_ports
 from perennial.bridge.notes import note_run
@@ -42,17 +43,19 @@ with DAG(
         return outcome.counts()
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
-    def tell(first: dict[str, object] | None, rest: list[dict[str, object]] | None) -> str:
-        """What went and what stays, as the run's note."""
+    def tell(first: dict[str, object] | None, rest: list[dict[str, object]] | None) -> None:
+        """What went and what stays, as the run's note; fails when a part did."""
         from perennial.flows import retention
 
-        note = retention.told([one for one in (first, *(rest or ())) if one])
-        note_run(get_current_context(), note)
-        return note
+        done = [one for one in (first, *(rest or ())) if one]
+        note_run(get_current_context(), retention.told(done))
+        if len(done) < len(retention.Part):
+            raise AirflowFailException(
+                "a part failed: see its log; clear it, or let tomorrow's run take up what is left"
+            )
 
     versions = clean.override(task_id="versions")("versions")
-    others = clean.override(map_index_template="{{ task.op_kwargs['part'] }}").expand(
-        part=["refused", "bases", "files", "rows", "airflow"]
-    )
-    versions >> others
-    tell(versions, others)
+    others = clean.override(map_index_template="{{ task.op_kwargs['part'] }}", trigger_rule=TriggerRule.ALL_DONE)
+    rest = others.expand(part=["refused", "bases", "files", "rows", "airflow"])
+    versions >> rest
+    tell(versions, rest)

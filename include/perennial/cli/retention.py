@@ -50,7 +50,9 @@ def retention(
     for part in Part:
         try:
             done.append(run_part(ports, part, dry_run=dry_run, actor=getpass.getuser()))
-        except PerennialError as error:  # the parts do not depend on each other's stores; a repeat takes up what is left
+        except (
+            PerennialError
+        ) as error:  # the parts do not depend on each other's stores; a repeat takes up what is left
             failed.append(f"{part.value}: {type(error).__name__}: {error}")
     if json:
         typer.echo(json_format.dumps({"parts": [one.as_dict() for one in done], "failed": failed}, indent=1))

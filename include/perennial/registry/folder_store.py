@@ -114,9 +114,7 @@ class FolderStore:
         place = self._place(agent, version)
         aside = place.with_name(f".{place.name}.removed")
         if self.exists(agent, version) and self._record(agent, version)["digest"] == digest:
-            self._write_aliases(
-                agent, {name: named for name, named in self.aliases(agent).items() if named != version}
-            )
+            self._write_aliases(agent, {name: named for name, named in self.aliases(agent).items() if named != version})
             shutil.rmtree(aside, ignore_errors=True)
             os.rename(place, aside)  # nobody finds half a release
         if aside.exists():

@@ -222,7 +222,9 @@ class MlflowStore:
                 run.info.run_id
                 for experiment in experiments
                 if experiment is not None
-                for run in _pages(client, experiment.experiment_id, f"tags.`{_REMOVED}` = 'true'", ViewType.DELETED_ONLY)
+                for run in _pages(
+                    client, experiment.experiment_id, f"tags.`{_REMOVED}` = 'true'", ViewType.DELETED_ONLY
+                )
             ]
             if not found:
                 return ""

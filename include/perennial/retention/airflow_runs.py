@@ -113,7 +113,9 @@ class AirflowRuns:
 
     def _login(self) -> str:
         if self._settings.airflow_password is None:
-            raise NotConfigured("PERENNIAL_AIRFLOW_PASSWORD", "old DAG runs are deleted as the machine user; set it there")
+            raise NotConfigured(
+                "PERENNIAL_AIRFLOW_PASSWORD", "old DAG runs are deleted as the machine user; set it there"
+            )
         body = {
             "username": self._settings.airflow_user, "password": self._settings.airflow_password.get_secret_value()
         }  # fmt: skip

@@ -10,7 +10,6 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 _GOING = ".removed-"
-_HALF_MADE = (".staging-", ".fetch-", ".bundle-", ".bad-", _GOING)
 _DIGEST_SIGNS = frozenset("0123456789abcdef")
 
 
@@ -21,17 +20,16 @@ def old_workspaces(
     folders = {identity: path for path in _children(work) if (identity := _uuid(path.name)) is not None}
     known = finished(folders.keys(), before)
     return sorted(
-        path for identity, path in folders.items() if known.get(identity, identity not in known and _older(path, before))
+        path
+        for identity, path in folders.items()
+        if known.get(identity, identity not in known and _older(path, before))
     )
 
 
 def half_made(folders: Iterable[Path], before: datetime) -> list[Path]:
-    """What a killed copy left behind: hidden folders by the names that the stores give them, older than that moment."""
+    """What a killed copy left behind: the stores make everything under a hidden name first; older than that moment."""
     return sorted(
-        path
-        for folder in folders
-        for path in _children(folder)
-        if path.name.startswith(_HALF_MADE) and _older(path, before)
+        path for folder in folders for path in _children(folder) if path.name.startswith(".") and _older(path, before)
     )
 
 
@@ -55,7 +53,10 @@ def unnamed_bases(bases: Path, kept: Collection[str], before: datetime) -> list[
     return sorted(
         path
         for path in _children(bases)
-        if len(path.name) == 64 and _DIGEST_SIGNS.issuperset(path.name) and path.name not in kept and _older(path, before)
+        if len(path.name) == 64
+        and _DIGEST_SIGNS.issuperset(path.name)
+        and path.name not in kept
+        and _older(path, before)
     )
 
 
@@ -94,7 +95,7 @@ def remove(path: Path) -> None:
         if not path.is_dir() or path.is_symlink():
             path.unlink()
             return
-        if path.name.startswith(_HALF_MADE):
+        if path.name.startswith("."):
             going = path
         else:
             going = path.with_name(f"{_GOING}{uuid4().hex}")

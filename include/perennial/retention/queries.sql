@@ -45,41 +45,41 @@ SELECT job_id, coalesce(status IN ('completed', 'failed', 'cancelled') AND compl
 FROM perennial.jobs WHERE job_id = ANY (%(ids)s)
 -- name: old_predictions
 -- Statistics that a rollout or a bake still reads are not touched; of what serves now, the newest answers stay whatever their age.
-SELECT p.ctid FROM perennial.versions v
-CROSS JOIN LATERAL (
-    SELECT CASE
+WITH floors AS MATERIALIZED (  -- once per version, not once per row
+    SELECT v.agent, v.version, CASE
         WHEN EXISTS (SELECT FROM perennial.rollouts r WHERE r.agent = v.agent AND (r.version = v.version OR r.previous = v.version)
                      AND r.state IN ('pending', 'shadow', 'canary', 'baking')) THEN '-infinity'::timestamptz
         WHEN EXISTS (SELECT FROM perennial.serving s WHERE s.agent = v.agent AND v.version IN (s.champion, s.previous, s.candidate))
             THEN least(%(before)s, coalesce((SELECT q.at FROM perennial.predictions q WHERE q.agent = v.agent AND q.version = v.version
                                              ORDER BY q.at DESC OFFSET %(newest)s - 1 LIMIT 1), '-infinity'))
         ELSE %(before)s END AS until
-) AS floor
-JOIN perennial.predictions p ON p.agent = v.agent AND p.version = v.version AND p.at < floor.until
+    FROM perennial.versions v
+)
+SELECT p.ctid FROM floors f JOIN perennial.predictions p ON p.agent = f.agent AND p.version = f.version AND p.at < f.until
 -- name: remove_predictions
 DELETE FROM perennial.predictions WHERE ctid = ANY (ARRAY({old} LIMIT %(limit)s))
 -- name: old_outcomes
-SELECT p.ctid FROM perennial.versions v
-CROSS JOIN LATERAL (
-    SELECT CASE
+WITH floors AS MATERIALIZED (  -- once per version, not once per row
+    SELECT v.agent, v.version, CASE
         WHEN EXISTS (SELECT FROM perennial.rollouts r WHERE r.agent = v.agent AND (r.version = v.version OR r.previous = v.version)
                      AND r.state IN ('pending', 'shadow', 'canary', 'baking')) THEN '-infinity'::timestamptz
         WHEN EXISTS (SELECT FROM perennial.serving s WHERE s.agent = v.agent AND v.version IN (s.champion, s.previous, s.candidate))
             THEN least(%(before)s, coalesce((SELECT q.at FROM perennial.outcomes q WHERE q.agent = v.agent AND q.version = v.version
                                              ORDER BY q.at DESC OFFSET %(newest)s - 1 LIMIT 1), '-infinity'))
         ELSE %(before)s END AS until
-) AS floor
-JOIN perennial.outcomes p ON p.agent = v.agent AND p.version = v.version AND p.at < floor.until
+    FROM perennial.versions v
+)
+SELECT p.ctid FROM floors f JOIN perennial.outcomes p ON p.agent = f.agent AND p.version = f.version AND p.at < f.until
 -- name: remove_outcomes
 DELETE FROM perennial.outcomes WHERE ctid = ANY (ARRAY({old} LIMIT %(limit)s))
 -- name: old_recent_inputs
 -- a bake judges its champion on the requests since it began
-SELECT i.ctid FROM perennial.agents a
-CROSS JOIN LATERAL (
-    SELECT min(r.started_at) AS at FROM perennial.rollouts r
-    WHERE r.agent = a.agent AND r.state IN ('pending', 'shadow', 'canary', 'baking')
-) AS watched
-JOIN perennial.recent_inputs i ON i.agent = a.agent AND i.at < least(%(before)s, coalesce(watched.at, 'infinity'))
+WITH floors AS MATERIALIZED (
+    SELECT a.agent, least(%(before)s, (SELECT min(r.started_at) FROM perennial.rollouts r WHERE r.agent = a.agent
+                                       AND r.state IN ('pending', 'shadow', 'canary', 'baking'))) AS until
+    FROM perennial.agents a
+)
+SELECT i.ctid FROM floors f JOIN perennial.recent_inputs i ON i.agent = f.agent AND i.at < f.until
 -- name: remove_recent_inputs
 DELETE FROM perennial.recent_inputs WHERE ctid = ANY (ARRAY({old} LIMIT %(limit)s))
 -- name: old_gateways

@@ -14,7 +14,9 @@ from perennial.storage.database import Database
 from perennial.storage.queries import load
 
 BATCH = 10_000  # rows of one transaction: no lock lasts longer than it takes to remove these
-NEWEST = 5000  # answers and outcomes of a serving version that stay whatever their age: what one judgement reads at most
+NEWEST = (
+    5000  # answers and outcomes of a serving version that stay whatever their age: what one judgement reads at most
+)
 
 
 class Rows(StrEnum):
@@ -163,9 +165,7 @@ class PostgresRetention:
     def removal(self, agent: str, version: str) -> Removal | None:
         """See ``RetentionStore.removal``."""
         with self._database.connection() as connection:
-            return _removal(
-                connection.execute(self._sql["removal"], {"agent": agent, "version": version}).fetchone()
-            )
+            return _removal(connection.execute(self._sql["removal"], {"agent": agent, "version": version}).fetchone())
 
     def finished_jobs(self, ids: Iterable[UUID], before: datetime) -> Mapping[UUID, bool]:
         """See ``RetentionStore.finished_jobs``."""
