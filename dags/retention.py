@@ -6,7 +6,7 @@
 | clean | runs of refused candidates, encoders that no version names, leftovers on disk, logs, old rows and texts, runs of our DAGs |
 | tell | the run's note: what went, what stays, what could not be done here |
 
-**Trigger** it with `dry_run` to see what a run would remove; the names are in the tasks' logs. `perennial retention hold` keeps a version.
+**Trigger** it with `dry_run` to see what would go; names are in the tasks' logs. `perennial retention hold` keeps a version.
 """
 
 from datetime import timedelta
@@ -37,9 +37,9 @@ with DAG(
         """One part of the pass; a repeat goes on where a killed one stopped."""
         from perennial.flows import retention
 
-        context = get_current_context()
-        outcome = retention.run_part(task_ports(admit=True), part, dry_run=bool(context["params"]["dry_run"]))
-        print("\n".join(outcome.names))
+        dry_run = bool(get_current_context()["params"]["dry_run"])
+        outcome = retention.run_part(task_ports(admit=True), part, dry_run=dry_run)
+        print(*outcome.names, sep="\n")
         return outcome.counts()
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
@@ -50,12 +50,9 @@ with DAG(
         done = [one for one in (first, *(rest or ())) if one]
         note_run(get_current_context(), retention.told(done))
         if len(done) < len(retention.Part):
-            raise AirflowFailException(
-                "a part failed: see its log; clear it, or let tomorrow's run take up what is left"
-            )
+            raise AirflowFailException("a part failed: see its log, then clear it; a repeat takes up what is left")
 
     versions = clean.override(task_id="versions")("versions")
     others = clean.override(map_index_template="{{ task.op_kwargs['part'] }}", trigger_rule=TriggerRule.ALL_DONE)
-    rest = others.expand(part=["refused", "bases", "files", "rows", "airflow"])
-    versions >> rest
+    versions >> (rest := others.expand(part=["refused", "bases", "files", "rows", "airflow"]))
     tell(versions, rest)

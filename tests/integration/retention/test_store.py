@@ -78,16 +78,15 @@ def test_jobs_are_told_apart(deployment: Deployment) -> None:
 
 
 @pytest.mark.req("K81", "K82")
-@pytest.mark.parametrize("rows", list(Rows))
-def test_age_decides_and_batches_are_bounded(deployment: Deployment, rows: Rows) -> None:
-    for _ in range(5):
-        deployment.add_old(rows, OLD)
-    deployment.add_old(rows, YOUNG)
+def test_age_decides_and_batches_are_bounded(deployment: Deployment) -> None:
     store = deployment.store
-    assert store.count_old(rows, CUT) == 5
-    assert [store.remove_old(rows, CUT, 2) for _ in range(4)] == [2, 2, 1, 0]
-    assert store.count_old(rows, CUT) == 0
-    assert store.count_old(rows, NOW + timedelta(days=1)) == 1  # the young one is still there
+    for rows in Rows:
+        for at in (*[OLD] * 5, YOUNG):
+            deployment.add_old(rows, at)
+        assert store.count_old(rows, CUT) == 5, rows
+        assert [store.remove_old(rows, CUT, 2) for _ in range(4)] == [2, 2, 1, 0], rows
+        assert store.count_old(rows, CUT) == 0, rows
+        assert store.count_old(rows, NOW + timedelta(days=1)) == 1, rows  # the young one is still there
 
 
 # PostgreSQL alone
