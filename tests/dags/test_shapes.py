@@ -116,7 +116,7 @@ def test_pools_are_the_two_of_the_design() -> None:
     assert {pool.name: pool.slots for pool in POOLS} == {"gpu": 2, "cpu": 8}
 
 
-@pytest.mark.req("K32", "D11")
+@pytest.mark.req("K81", "D11")
 def test_retention_takes_the_versions_first_and_tells_in_every_case() -> None:
     from pathlib import Path
 

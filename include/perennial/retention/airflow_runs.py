@@ -22,7 +22,10 @@ class RunHistory(Protocol):
     """Runs of the DAGs that carry our tag. Raises StoreUnavailable when Airflow is away or refuses."""
 
     def old(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
-        """DAG and run id of runs that ended before that moment, oldest first per DAG, at most ``limit``."""
+        """DAG and run id of runs that ended before that moment, oldest first per DAG, at most ``limit``.
+
+        The newest run of a DAG is never among them: its schedule goes on from there, as `airflow db clean` has it too.
+        """
         ...
 
     def delete(self, runs: Sequence[tuple[str, str]]) -> int:
@@ -38,8 +41,9 @@ class MemoryRuns:
 
     def old(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
         """See ``RunHistory.old``."""
+        newest = dict(self.runs.keys())  # the last one of each DAG that came in
         ended = sorted((dag, at, run) for (dag, run), at in self.runs.items() if at is not None and at < before)
-        return [(dag, run) for dag, _, run in ended][:limit]
+        return [(dag, run) for dag, _, run in ended if newest[dag] != run][:limit]
 
     def delete(self, runs: Sequence[tuple[str, str]]) -> int:
         """See ``RunHistory.delete``."""
@@ -57,18 +61,20 @@ class AirflowRuns:
         """See ``RunHistory.old``."""
         found: list[tuple[str, str]] = []
         for dag in self._dags():
+            newest = {one["dag_run_id"] for one in self._runs(dag, {"order_by": "-id", "limit": 1})}
             offset = 0
             while len(found) < limit:
-                query = urlencode(
-                    {"end_date_lt": before.isoformat(), "order_by": "end_date", "limit": _PAGE, "offset": offset, "state": _ENDED},
-                    doseq=True,
-                )  # fmt: skip
-                page = self._call("GET", f"/api/v2/dags/{quote(dag, safe='')}/dagRuns?{query}")["dag_runs"]
-                found += [(dag, one["dag_run_id"]) for one in page]
+                aged = {"end_date_lt": before.isoformat(), "state": _ENDED, "order_by": "end_date"}
+                page = self._runs(dag, {**aged, "limit": _PAGE, "offset": offset})
+                found += [(dag, one["dag_run_id"]) for one in page if one["dag_run_id"] not in newest]
                 offset += len(page)
                 if len(page) < _PAGE:
                     break
         return found[:limit]
+
+    def _runs(self, dag: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        path = f"/api/v2/dags/{quote(dag, safe='')}/dagRuns?{urlencode(query, doseq=True)}"
+        return list(self._call("GET", path)["dag_runs"])
 
     def delete(self, runs: Sequence[tuple[str, str]]) -> int:
         """See ``RunHistory.delete``."""

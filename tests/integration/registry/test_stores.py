@@ -290,7 +290,7 @@ def test_people_of_mlflow_load_it_as_they_are_used_to_and_only_when_it_verifies(
 # retention
 
 
-@pytest.mark.req("K32", "K59")
+@pytest.mark.req("K59")
 def test_a_removed_release_is_gone_and_the_others_stay(
     store: ModelStore, agent: str, tmp_path: Path, keys: Keys, request: pytest.FixtureRequest
 ) -> None:
@@ -314,7 +314,7 @@ def test_a_removed_release_is_gone_and_the_others_stay(
     assert bundle_digest(store.fetch(agent, "1.0.1", tmp_path / "back")[0]) == new.digest
 
 
-@pytest.mark.req("K32", "K59")
+@pytest.mark.req("K59")
 def test_old_runs_of_refused_candidates_are_found_and_forgotten(
     store: ModelStore, agent: str, tmp_path: Path, keys: Keys
 ) -> None:
@@ -336,7 +336,6 @@ def _copies(root: Path, made: Made) -> list[Path]:
     return [path for path in root.rglob("head.safetensors") if path.read_bytes() == _head(made)]
 
 
-@pytest.mark.req("K32")
 def test_mlflow_forgets_a_removed_run_where_its_database_is_reached(
     mlflow_server: MlflowServer, agent: str, tmp_path: Path, keys: Keys
 ) -> None:
@@ -361,7 +360,7 @@ def test_mlflow_forgets_a_removed_run_where_its_database_is_reached(
     assert run_id != foreign
 
 
-@pytest.mark.req("D10", "K32")
+@pytest.mark.req("D10")
 @pytest.mark.parametrize("killed_in", ["_delete_artifacts", "_delete_run"])
 def test_mlflow_goes_on_removing_after_a_kill(
     killed_in: str, mlflow_server: MlflowServer, agent: str, tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch

@@ -22,7 +22,6 @@ OLD, CUT, YOUNG = NOW - timedelta(days=40), NOW - timedelta(days=30), NOW - time
 WHO = {"actor": "perennial", "reason": "old"}
 
 
-@pytest.mark.req("K32")
 def test_a_removal_begins_once_and_ends_and_is_told(deployment: Deployment) -> None:
     store = deployment.store
     assert store.removal("scout", "1.0.0") is None
@@ -40,7 +39,6 @@ def test_a_removal_begins_once_and_ends_and_is_told(deployment: Deployment) -> N
     assert store.removals("analyst") == ()
 
 
-@pytest.mark.req("K32")
 def test_what_is_in_play_never_begins(deployment: Deployment) -> None:
     store = deployment.store
     deployment.serve("1.0.3")
@@ -49,7 +47,6 @@ def test_what_is_in_play_never_begins(deployment: Deployment) -> None:
     assert store.removal("scout", "1.0.3") is None
 
 
-@pytest.mark.req("K32", "J114")
 def test_a_person_holds_a_version_and_lets_it_go(deployment: Deployment) -> None:
     store = deployment.store
     assert store.hold("scout", "1.0.1", held=True, actor="auditor", reason="audit of May")
@@ -77,7 +74,7 @@ def test_jobs_are_told_apart(deployment: Deployment) -> None:
     assert found == {done: True, fresh: False, running: False}
 
 
-@pytest.mark.req("K81", "K82")
+@pytest.mark.req("K81")
 def test_age_decides_and_batches_are_bounded(deployment: Deployment) -> None:
     store = deployment.store
     for rows in Rows:
@@ -102,7 +99,6 @@ def _promote(rollouts: PostgresRollouts | MemoryRollouts, version: str) -> int:
     return row.id
 
 
-@pytest.mark.req("K32")
 def test_champion_predecessor_candidate_bake_and_open_jobs_are_in_play(on_postgres: Deployment) -> None:
     rollouts, store = _rollouts(on_postgres), on_postgres.store
     _promote(rollouts, "1.0.0")
@@ -124,7 +120,7 @@ def test_champion_predecessor_candidate_bake_and_open_jobs_are_in_play(on_postgr
     assert store.begin_removal("scout", "1.0.2", **WHO)
 
 
-@pytest.mark.req("K32", "J91")
+@pytest.mark.req("J91")
 @pytest.mark.parametrize("kind", ["memory", "postgres"])
 def test_nothing_goes_back_to_a_version_whose_files_went(kind: str, request: pytest.FixtureRequest) -> None:
     rollouts: PostgresRollouts | MemoryRollouts
@@ -145,7 +141,6 @@ def test_nothing_goes_back_to_a_version_whose_files_went(kind: str, request: pyt
     assert rollouts.previous_champion("scout") == "1.0.0"
 
 
-@pytest.mark.req("K32")
 def test_the_record_of_what_went_is_never_changed(on_postgres: Deployment, database: Database) -> None:
     on_postgres.store.begin_removal("scout", "1.0.0", **WHO)
     on_postgres.store.hold("scout", "1.0.1", held=True, actor="auditor", reason="audit")

@@ -28,7 +28,6 @@ def here(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_ports", lambda: deployment.ports)
 
 
-@pytest.mark.req("K32")
 def test_a_dry_run_lists_and_a_run_removes(deployment: Deployment) -> None:
     planned = json.loads(run("--dry-run", "--json").stdout)
     assert len(deployment.there()) == 8
@@ -43,7 +42,6 @@ def test_a_dry_run_lists_and_a_run_removes(deployment: Deployment) -> None:
     assert "nothing was old enough to go" in run().stdout
 
 
-@pytest.mark.req("K32", "J114")
 def test_a_hold_is_a_decision_with_a_name_and_a_reason(deployment: Deployment) -> None:
     assert run("hold", "scout", "1.0.0").exit_code != 0  # no reason
     assert "scout 1.0.0 is held" in run("hold", "scout", "1.0.0", "--reason", "audit", "--actor", "auditor").stdout

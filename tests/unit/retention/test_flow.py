@@ -81,7 +81,7 @@ def age(path: Path, days: int = 60) -> None:
     os.utime(path, (when, when))
 
 
-@pytest.mark.req("K32", "K81", "J90")
+@pytest.mark.req("K81")
 def test_only_the_files_of_old_versions_go_and_a_dry_run_says_which(deployment: Deployment) -> None:
     bundle_folder(deployment.ports, AGENT, "1.0.1")  # a cached copy
     deployment.ports.targets["folder"].point(AGENT, "1.0.0", bundle_folder(deployment.ports, AGENT, "1.0.0"))
@@ -109,7 +109,7 @@ def test_only_the_files_of_old_versions_go_and_a_dry_run_says_which(deployment: 
     assert (again.gone, again.names) == ({}, [])
 
 
-@pytest.mark.req("D10", "K32")
+@pytest.mark.req("D10")
 @pytest.mark.parametrize("killed_at", [0, 1, 2])
 def test_a_killed_pass_is_taken_up_again(
     deployment: Deployment, killed_at: int, monkeypatch: pytest.MonkeyPatch
@@ -141,7 +141,6 @@ def test_a_killed_pass_is_taken_up_again(
     assert all(one.complete for one in deployment.retention.removals(AGENT))
 
 
-@pytest.mark.req("K32")
 def test_a_version_that_comes_into_play_meanwhile_stays(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +156,7 @@ def test_a_version_that_comes_into_play_meanwhile_stays(
     assert deployment.retention.removal(AGENT, "1.0.3") is None
 
 
-@pytest.mark.req("J91", "K32")
+@pytest.mark.req("J91")
 def test_whoever_asks_for_removed_files_is_told_when_and_why(deployment: Deployment) -> None:
     bundle_folder(deployment.ports, AGENT, "1.0.0")
     deployment.run(Part.VERSIONS)
@@ -175,7 +174,6 @@ def test_whoever_asks_for_removed_files_is_told_when_and_why(deployment: Deploym
     assert not isinstance(lost.value, FilesRemoved)
 
 
-@pytest.mark.req("K33", "K32")
 def test_an_encoder_goes_with_the_last_version_that_names_it(
     deployment: Deployment, tmp_path: Path, keys: Keys
 ) -> None:
@@ -205,7 +203,6 @@ def test_a_dry_run_counts_the_encoders_of_versions_that_would_go(deployment: Dep
     assert deployment.run(Part.BASES).names == planned == [f"bases/{only}"]
 
 
-@pytest.mark.req("K32")
 def test_leftovers_on_disk_go_and_names_are_below_the_home(deployment: Deployment) -> None:
     gone = [
         "bases/.staging-1/f",
@@ -228,7 +225,7 @@ def test_leftovers_on_disk_go_and_names_are_below_the_home(deployment: Deploymen
     assert (deployment.home / "logs" / "scheduler.log").exists()  # the supervisor turns its own logs over
 
 
-@pytest.mark.req("K81", "K82")
+@pytest.mark.req("K81")
 def test_rows_go_in_batches_and_what_cannot_be_done_is_said(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +256,6 @@ def test_trained_rows_go_where_a_deployment_asks_for_it(tmp_path: Path, keys: Ke
     assert deployment.run(Part.ROWS).gone == {"trained": 1}
 
 
-@pytest.mark.req("K32")
 def test_old_runs_of_airflow_and_of_refused_candidates_go(deployment: Deployment) -> None:
     deployment.runs.runs = {
         ("harvest", "old"): NOW - timedelta(days=60), ("harvest", "young"): NOW, ("train_scout", "running"): None,
