@@ -8,8 +8,7 @@ CREATE TABLE perennial.retention_holds (
     held    boolean NOT NULL,
     actor   text NOT NULL,
     reason  text NOT NULL,
-    at      timestamptz NOT NULL DEFAULT clock_timestamp(),
-    FOREIGN KEY (agent, version) REFERENCES perennial.versions (agent, version)
+    at      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX retention_holds_by_version ON perennial.retention_holds (agent, version, id DESC);
 
@@ -24,8 +23,7 @@ CREATE TABLE perennial.removed_bundles (
     actor   text NOT NULL,
     reason  text NOT NULL,
     at      timestamptz NOT NULL DEFAULT clock_timestamp(),
-    UNIQUE (agent, version, step),
-    FOREIGN KEY (agent, version) REFERENCES perennial.versions (agent, version)
+    UNIQUE (agent, version, step)
 );
 
 DO $$
