@@ -75,11 +75,12 @@ def measure(
     world.promote()
     sizes = [look(world, database, mlflow)]
     released, seconds = 0, []
-    for _ in range(rounds):
+    for number in range(rounds):
         for row in stream.articles(count, period=0.1, topics=EARLY):
             began = time.monotonic()
             released += correct(world, row.text, row.true_topic)
             seconds.append(time.monotonic() - began)
+            print(f"round {number + 1}: {len(seconds)} corrections, {released} released", end="\r", file=sys.stderr)
         sizes.append(look(world, database, mlflow))
         gone = [run_part(world.ports, part, now=datetime.now(UTC) + LATER).counts() for part in Part]
         sizes.append(look(world, database, mlflow))
