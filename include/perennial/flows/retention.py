@@ -102,7 +102,7 @@ def told(outcomes: Sequence[Mapping[str, Any]]) -> str:
     parts = [f"{verb} {', '.join(gone)}" if gone else "nothing was old enough to go"]
     parts += [f"{size / 1e6:.1f} MB of files"] if size else []
     parts += [f"{kept} versions stay"] if kept else []
-    missing = [reason for one in outcomes for reason in one["not_done"]]
+    missing = dict.fromkeys(reason for one in outcomes for reason in one["not_done"])
     return "; ".join(parts + ([f"not done: {'; '.join(missing)}"] if missing else []))
 
 
