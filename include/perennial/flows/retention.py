@@ -15,10 +15,10 @@ from typing import Any
 
 from perennial.errors import FilesRemoved, NotConfigured
 from perennial.flows.ports import Ports
-from perennial.registry.rows import Alias, Release
+from perennial.registry.rows import Alias
 from perennial.retention import disk
-from perennial.retention.rules import kept_bases, kept_versions
-from perennial.retention.store import BATCH, RetentionStore, Rows
+from perennial.retention.rules import kept_versions
+from perennial.retention.store import BATCH, Left, RetentionStore, Rows
 
 logger = logging.getLogger(__name__)
 
@@ -136,26 +136,25 @@ class _Pass:
 # versions
 
 
-def sort_out(ports: Ports, store: RetentionStore, agent: str) -> tuple[dict[str, str], list[Release]]:
-    """Version -> why its files stay, and the releases whose files may go, oldest first."""
-    settings = ports.settings
-    taken = {removal.version for removal in store.removals(agent)}
-    releases = [release for release in ports.ledger.versions(agent) if release.version not in taken]
+def sort_out(ports: Ports, store: RetentionStore, agent: str) -> tuple[dict[str, str], list[Left]]:
+    """Version -> why its files stay, and the versions whose files may go, oldest first."""
+    settings, left = ports.settings, store.left(agent)
+    known = {one.version for one in left}
     champions = [
         move.version
         for move in ports.ledger.moves(agent, _ALIAS_MOVES)
-        if move.alias is Alias.CHAMPION and move.version is not None and move.version not in taken
+        if move.alias is Alias.CHAMPION and move.version is not None and move.version in known
     ]
     in_play = dict(store.in_play(agent))
     back = ports.rollouts.previous_champion(agent)  # what a rollback without a name goes to
     if back is not None:
         in_play.setdefault(back, "a rollback goes to it")
     kept = kept_versions(
-        [release.version for release in releases], in_play=in_play, champions=champions,
-        bases={release.version: release.base_version for release in releases},
+        [one.version for one in left], in_play=in_play, champions=champions,
+        bases={one.version: one.base_version for one in left},
         keep_versions=settings.retention_keep_versions, keep_champions=settings.retention_keep_champions,
     )  # fmt: skip
-    return kept, [release for release in reversed(releases) if release.version not in kept]
+    return kept, [one for one in reversed(left) if one.version not in kept]
 
 
 def _versions(this: _Pass) -> None:
@@ -165,32 +164,30 @@ def _versions(this: _Pass) -> None:
     for agent in this.ports.ledger.agents():
         kept, going = sort_out(this.ports, store, agent)
         this.outcome.kept.update({f"{agent} {version}": why for version, why in kept.items()})
-        unfinished = [removal.version for removal in store.removals(agent) if not removal.complete]
-        releases = {release.version: release for release in this.ports.ledger.versions(agent)}
-        for version in [*unfinished, *(release.version for release in going)]:
-            if this.dry_run or _remove_version(this, store, releases[version]):
+        unfinished = [(one.version, one.digest) for one in store.unfinished(agent)]
+        for version, digest in [*unfinished, *((one.version, one.digest) for one in going)]:
+            if this.dry_run or _remove_version(this, store, agent, version, digest):
                 this.outcome.took("versions", f"{agent} {version}")
     if not this.dry_run:
         _erase(this)
 
 
-def _remove_version(this: _Pass, store: RetentionStore, release: Release) -> bool:
+def _remove_version(this: _Pass, store: RetentionStore, agent: str, version: str, digest: str) -> bool:
     """Mark, take the files away wherever they lie, and say that it is done. False when the version came into play meanwhile."""
-    agent, version = release.agent, release.version
     reason = f"keeps the newest {this.ports.settings.retention_keep_versions} versions and what is in use"
     if not store.begin_removal(agent, version, actor=this.actor, reason=reason):
         logger.info("%s %s is in use again and stays", agent, version)
         return False
-    this.ports.models.remove(agent, version, release.digest)
+    this.ports.models.remove(agent, version, digest)
     for target in this.ports.targets.values():
         target.remove(agent, version)
-    cached = _cache(this.ports) / agent / f"{version}-{release.digest[:16]}"
+    cached = _cache(this.ports) / agent / f"{version}-{digest[:16]}"
     this.outcome.bytes += disk.size_of(cached)
     disk.remove(cached)
     store.end_removal(agent, version)
     this.ports.audit.append(
         actor=this.actor, action="files_removed", agent=agent, subject=version,
-        detail={"digest": release.digest, "why": reason},
+        detail={"digest": digest, "why": reason},
     )  # fmt: skip
     return True
 
@@ -220,15 +217,15 @@ def _bases(this: _Pass) -> None:
     store = this.store()
     if store is None:
         return
-    records = []
+    named: set[str] = set()
     for agent in this.ports.ledger.agents():
-        gone = {removal.version for removal in store.removals(agent)}
-        if this.dry_run:  # as if the versions had gone before
-            gone |= {release.version for release in sort_out(this.ports, store, agent)[1]}
-        records += [release.manifest for release in this.ports.ledger.versions(agent) if release.version not in gone]
+        left = store.left(agent)
+        # a dry run counts as if the versions had gone before
+        going = {one.version for one in sort_out(this.ports, store, agent)[1]} if this.dry_run else set()
+        named |= {digest for one in left if one.version not in going for digest in one.encoders}
     folder = this.ports.settings.home / "bases"
     before = this.before(this.ports.settings.retention_bases_days)
-    _take(this, "encoders", disk.unnamed_bases(folder, kept_bases(records), before))
+    _take(this, "encoders", disk.unnamed_bases(folder, named, before))
 
 
 def _files(this: _Pass) -> None:

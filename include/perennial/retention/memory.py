@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
-from perennial.retention.store import BATCH, NEWEST, Hold, Removal, Rows, check_holdable
+from perennial.retention.store import BATCH, NEWEST, Hold, Left, Removal, Rows, check_holdable
 
 
 @dataclass(kw_only=True)
@@ -23,11 +23,11 @@ class OldRow:
 
 
 class MemoryRetention:
-    """Keeps everything in lists. ``versions`` are the releases (digest by agent and version) and ``playing`` what is in play."""
+    """Keeps everything in lists. ``versions`` are the releases in their order and ``playing`` what is in play."""
 
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._clock = clock
-        self.versions: dict[tuple[str, str], str] = {}
+        self.versions: dict[tuple[str, str], Left] = {}
         self.playing: dict[tuple[str, str], str] = {}
         self.jobs: dict[UUID, datetime | None] = {}  # when it ended; None: it is open
         self.old: list[OldRow] = []
@@ -38,6 +38,11 @@ class MemoryRetention:
         """See ``RetentionStore.in_play``."""
         held = {version: "held by a person" for name, version in self._holds if name == agent}
         return {**held, **{version: why for (name, version), why in self.playing.items() if name == agent}}
+
+    def left(self, agent: str) -> tuple[Left, ...]:
+        """See ``RetentionStore.left``."""
+        mine = [left for key, left in self.versions.items() if key[0] == agent and key not in self._removals]
+        return tuple(reversed(mine))
 
     def hold(self, agent: str, version: str, *, held: bool, actor: str, reason: str) -> bool:
         """See ``RetentionStore.hold``."""
@@ -60,7 +65,7 @@ class MemoryRetention:
         key = (agent, version)
         if key not in self._removals and key in self.versions and version not in self.in_play(agent):
             self._removals[key] = Removal(
-                agent=agent, version=version, digest=self.versions[key], actor=actor, reason=reason, at=self._clock(),
+                agent=agent, version=version, digest=self.versions[key].digest, actor=actor, reason=reason, at=self._clock(),
                 complete=False,
             )  # fmt: skip
         return key in self._removals
@@ -74,6 +79,10 @@ class MemoryRetention:
     def removals(self, agent: str) -> tuple[Removal, ...]:
         """See ``RetentionStore.removals``."""
         return tuple(removal for (name, _), removal in self._removals.items() if name == agent)
+
+    def unfinished(self, agent: str) -> tuple[Removal, ...]:
+        """See ``RetentionStore.unfinished``."""
+        return tuple(removal for removal in self.removals(agent) if not removal.complete)
 
     def removal(self, agent: str, version: str) -> Removal | None:
         """See ``RetentionStore.removal``."""

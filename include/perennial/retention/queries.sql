@@ -1,5 +1,9 @@
 -- name: in_play
 SELECT version, min(why) AS why FROM perennial.in_play WHERE agent = %(agent)s GROUP BY version ORDER BY version
+-- name: left
+SELECT v.version, v.digest, v.base_version, coalesce(v.manifest -> 'encoders', '{}') AS encoders FROM perennial.versions v
+WHERE v.agent = %(agent)s AND NOT EXISTS (SELECT FROM perennial.removed_bundles b WHERE b.agent = v.agent AND b.version = v.version)
+ORDER BY v.ordinal DESC
 -- name: lock_serving
 -- the lock that every change of serving takes: what is in play cannot change before this transaction ends
 SELECT agent FROM perennial.serving WHERE agent = %(agent)s FOR UPDATE
@@ -23,6 +27,11 @@ ON CONFLICT (agent, version, step) DO NOTHING
 SELECT b.agent, b.version, b.digest, b.actor, b.reason, b.at,
        EXISTS (SELECT FROM perennial.removed_bundles g WHERE g.agent = b.agent AND g.version = b.version AND g.step = 'gone') AS complete
 FROM perennial.removed_bundles b WHERE b.agent = %(agent)s AND b.step = 'begun' ORDER BY b.id
+-- name: unfinished
+SELECT b.agent, b.version, b.digest, b.actor, b.reason, b.at, false AS complete FROM perennial.removed_bundles b
+WHERE b.agent = %(agent)s AND b.step = 'begun'
+  AND NOT EXISTS (SELECT FROM perennial.removed_bundles g WHERE g.agent = b.agent AND g.version = b.version AND g.step = 'gone')
+ORDER BY b.id
 -- name: removal
 SELECT b.agent, b.version, b.digest, b.actor, b.reason, b.at,
        EXISTS (SELECT FROM perennial.removed_bundles g WHERE g.agent = b.agent AND g.version = b.version AND g.step = 'gone') AS complete

@@ -32,17 +32,3 @@ def kept_versions(
         if base is not None:
             kept.setdefault(base, f"base of {version}")
     return {version: why for version, why in kept.items() if version in known}
-
-
-def kept_bases(manifests: Iterable[Mapping[str, object]]) -> frozenset[str]:
-    """Digests of the encoders that these release records name; an encoder is stored once, so one name is enough to keep it.
-
-    >>> sorted(kept_bases([{"encoders": {"topic": "aa", "mood": "aa"}}, {"encoders": {"topic": "bb"}}, {}]))
-    ['aa', 'bb']
-    """
-    found: set[str] = set()
-    for record in manifests:
-        encoders = record.get("encoders")
-        if isinstance(encoders, Mapping):
-            found |= {str(digest) for digest in encoders.values()}
-    return frozenset(found)

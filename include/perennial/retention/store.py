@@ -38,6 +38,16 @@ WITH_ORIGINALS = frozenset({Rows.REJECTED, Rows.LEFTOVERS, Rows.TRAINED})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """A version whose files are there: its bytes' digest, the version that it was trained from, and the encoders that it names."""
+
+    version: str
+    digest: str
+    base_version: str | None
+    encoders: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Removal:
     """A version whose files retention took; ``complete`` once the last of them was gone. Its record stays."""
 
@@ -75,6 +85,10 @@ class RetentionStore(Protocol):
         """Version -> why something may open its files at any moment: serving, in rollout, loaded, held by a person."""
         ...
 
+    def left(self, agent: str) -> tuple[Left, ...]:
+        """Versions whose removal has not begun, newest first; as many as the rules keep, and those of a day."""
+        ...
+
     def hold(self, agent: str, version: str, *, held: bool, actor: str, reason: str) -> bool:
         """Keep a version until further notice, or let it go again; False when it stands so already.
 
@@ -98,7 +112,11 @@ class RetentionStore(Protocol):
         ...
 
     def removals(self, agent: str) -> tuple[Removal, ...]:
-        """Versions whose files went, oldest first; those with ``complete`` false wait for a repeat."""
+        """Versions whose files went, oldest first."""
+        ...
+
+    def unfinished(self, agent: str) -> tuple[Removal, ...]:
+        """Those of them whose last file was not seen to go: a killed pass left them to the next."""
         ...
 
     def removal(self, agent: str, version: str) -> Removal | None:
@@ -128,6 +146,13 @@ class PostgresRetention:
     def in_play(self, agent: str) -> Mapping[str, str]:
         """See ``RetentionStore.in_play``."""
         return {row["version"]: row["why"] for row in self._all("in_play", {"agent": agent})}
+
+    def left(self, agent: str) -> tuple[Left, ...]:
+        """See ``RetentionStore.left``."""
+        return tuple(
+            Left(**{**row, "encoders": tuple(sorted(set(row["encoders"].values())))})
+            for row in self._all("left", {"agent": agent})
+        )
 
     def hold(self, agent: str, version: str, *, held: bool, actor: str, reason: str) -> bool:
         """See ``RetentionStore.hold``."""
@@ -161,6 +186,10 @@ class PostgresRetention:
     def removals(self, agent: str) -> tuple[Removal, ...]:
         """See ``RetentionStore.removals``."""
         return tuple(Removal(**row) for row in self._all("removals", {"agent": agent}))
+
+    def unfinished(self, agent: str) -> tuple[Removal, ...]:
+        """See ``RetentionStore.unfinished``."""
+        return tuple(Removal(**row) for row in self._all("unfinished", {"agent": agent}))
 
     def removal(self, agent: str, version: str) -> Removal | None:
         """See ``RetentionStore.removal``."""

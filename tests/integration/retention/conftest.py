@@ -13,7 +13,7 @@ import pytest
 
 from perennial.registry.ledger import PostgresLedger
 from perennial.retention.memory import MemoryRetention, OldRow
-from perennial.retention.store import PostgresRetention, RetentionStore, Rows
+from perennial.retention.store import Left, PostgresRetention, RetentionStore, Rows
 from perennial.storage.database import Database as Pool
 from tests.postgres_fixture import Database
 from tests.unit.registry.samples import components, manifest
@@ -34,7 +34,11 @@ class Deployment:
 
 def memory() -> Deployment:
     store = MemoryRetention()
-    store.versions = {("scout", version): f"digest-{version}" for version in VERSIONS}
+    for version in VERSIONS:
+        base = None if version == "1.0.0" else "1.0.0"
+        store.versions[("scout", version)] = Left(
+            version=version, digest=f"digest-{version}", base_version=base, encoders=("e" * 64,)
+        )  # fmt: skip
     return Deployment(
         store=store,
         serve=lambda version: store.playing.update({("scout", version): "champion"}),

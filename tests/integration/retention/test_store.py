@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from perennial.errors import NotConfigured, RegistryError, RolloutError
-from perennial.retention.store import NEWEST, PostgresRetention, Rows
+from perennial.retention.store import NEWEST, Left, PostgresRetention, Rows
 from perennial.rollout.machine import Plan
 from perennial.rollout.memory import MemoryRollouts
 from perennial.rollout.store import PostgresRollouts
@@ -28,9 +28,15 @@ def test_a_removal_begins_once_and_ends_and_is_told(deployment: Deployment) -> N
     assert store.begin_removal("scout", "1.0.0", **WHO)
     assert store.begin_removal("scout", "1.0.0", **WHO)  # a repeat after a kill goes on
     (begun,) = store.removals("scout")
+    assert store.unfinished("scout") == (begun,)
+    assert [one.version for one in store.left("scout")] == ["1.0.3", "1.0.2", "1.0.1"]
+    assert store.left("scout")[0] == Left(
+        version="1.0.3", digest="digest-1.0.3", base_version="1.0.0", encoders=("e" * 64,)
+    )  # fmt: skip
     assert (begun.version, begun.digest, begun.complete) == ("1.0.0", "digest-1.0.0", False)
     for _ in range(2):
         store.end_removal("scout", "1.0.0")
+    assert store.unfinished("scout") == ()
     found = store.removal("scout", "1.0.0")
     assert found is not None
     assert found.complete

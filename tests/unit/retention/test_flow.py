@@ -17,11 +17,10 @@ from perennial.flows.champion import bundle_folder
 from perennial.flows.retention import Part, check_files_are_there, run_part, told
 from perennial.flows.rollback import rollback_agent
 from perennial.registry.folder_store import FolderStore
-from perennial.registry.manifest import Manifest
 from perennial.registry.memory import MemoryLedger
 from perennial.retention.airflow_runs import MemoryRuns
 from perennial.retention.memory import MemoryRetention, OldRow
-from perennial.retention.store import Rows
+from perennial.retention.store import Left, Rows
 from perennial.rollout.targets import FolderTarget
 from perennial.settings import Settings
 from tests.unit.registry.samples import Keys, release
@@ -47,7 +46,10 @@ class Deployment:
                 job_id=made.manifest.job_id,
             )  # fmt: skip
             self.ledger.record_version(made.manifest, digest=made.digest, uri=published.uri, mlflow_run_id=None)
-            self.retention.versions[(AGENT, version)] = made.digest
+            self.retention.versions[(AGENT, version)] = Left(
+                version=version, digest=made.digest, base_version=made.manifest.base_version,
+                encoders=tuple(made.manifest.encoders.values()),
+            )  # fmt: skip
             if number in (0, 1, 4, 5, 6):
                 self.ledger.move_alias(AGENT, "champion", version, actor="perennial", reason="rollout")
         self.retention.playing = {
@@ -168,7 +170,7 @@ def test_whoever_asks_for_removed_files_is_told_when_and_why(deployment: Deploym
     with pytest.raises(FilesRemoved, match="perennial models scout"):
         check_files_are_there(deployment.ports, AGENT, "1.0.0")
     check_files_are_there(deployment.ports, AGENT, "1.0.6")
-    deployment.store.remove(AGENT, "1.0.6", deployment.retention.versions[(AGENT, "1.0.6")])
+    deployment.store.remove(AGENT, "1.0.6", deployment.retention.versions[(AGENT, "1.0.6")].digest)
     with pytest.raises(RegistryError) as lost:  # lost otherwise: retention is not to blame
         bundle_folder(deployment.ports, AGENT, "1.0.6")
     assert not isinstance(lost.value, FilesRemoved)
@@ -190,10 +192,8 @@ def test_an_encoder_goes_with_the_last_version_that_names_it(
 
 def test_a_dry_run_counts_the_encoders_of_versions_that_would_go(deployment: Deployment) -> None:
     only = "a" * 64
-    releases = deployment.ledger._releases
-    oldest = next(row for row in releases if row.version == "1.0.0")
-    record = Manifest.from_dict(oldest.manifest)
-    releases[releases.index(oldest)] = replace(oldest, manifest=replace(record, encoders={"news": only}).as_dict())
+    oldest = deployment.retention.versions[(AGENT, "1.0.0")]
+    deployment.retention.versions[(AGENT, "1.0.0")] = replace(oldest, encoders=(only,))
     (deployment.home / "bases" / only).mkdir(parents=True)
     (deployment.home / "bases" / only / "f").write_bytes(b"x")
     age(deployment.home / "bases" / only)
