@@ -4,8 +4,8 @@
 
 Each correction goes through the flows that the Airflow tasks call, in one process, with a PostgreSQL and an MLflow server of its own
 (SQLite, artifacts served by the server): no Airflow takes part, so its own rows and logs are not in the figures. Between rounds
-retention runs with its default settings and a clock 40 days ahead, as a daily run would have done meanwhile. `--no-mlflow` uses the
-folder store instead.
+retention runs with the settings `PERENNIAL_RETENTION_*` and a clock 40 days ahead, as a daily run would have done meanwhile. A plateau needs
+rounds longer than the versions that are kept (20 by default). `--no-mlflow` uses the folder store instead.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def measure(
     champion = world.ports.ledger.champion("scout")
     return {
         "sizes": sizes, "released": released, "corrections": count * rounds, "seconds": sorted(seconds)[len(seconds) // 2],
-        "champion": champion, "last_retention": gone,
+        "champion": champion, "last_retention": gone, "keep_versions": world.ports.settings.retention_keep_versions,
     }  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def report(facts: dict[str, Any], count: int) -> None:
         rows.append([place, *cells])
     title = (
         f"{facts['corrections']} corrections in a row in {rounds} rounds, {facts['released']} released, "
-        f"{facts['seconds']:.1f} s each (median), no Airflow"
+        f"{facts['seconds']:.1f} s each (median), {facts['keep_versions']} versions kept, no Airflow"
     )
     table(title, header, rows)
 
