@@ -15,7 +15,8 @@ PerennialError
 │   └── ValidationFailed    the batch must not be trained
 ├── RegistryError
 │   ├── VersionExists       a published version is never changed
-│   └── IncompleteManifest  a required field of the release record is missing
+│   ├── IncompleteManifest  a required field of the release record is missing
+│   └── FilesRemoved        retention took the version's files; says when and why
 ├── AuditBroken             the audit's chain does not hold; names the place
 ├── UntrustedBundle         signature, digest or ledger row do not agree; not loaded
 ├── PromotionRefused        no live verdict or approval covers this bundle
@@ -109,6 +110,10 @@ class VersionExists(RegistryError):
 
 class IncompleteManifest(RegistryError):
     """A release record lacks a field that promotion needs."""
+
+
+class FilesRemoved(RegistryError):
+    """Retention took the files of this version; its record stays, and the message says when and why they went."""
 
 
 class AuditBroken(PerennialError):

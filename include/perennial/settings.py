@@ -72,6 +72,25 @@ class Settings(BaseSettings):
         default="INFO", validation_alias=AliasChoices("PERENNIAL_LOG_LEVEL", "LOG_LEVEL", "log_level")
     )
 
+    # what the DAG `retention` and `perennial retention` keep (docs/trust.md); days are whole days of age
+    retention_keep_versions: int = Field(20, ge=1)  # newest versions of an agent, whatever became of them
+    retention_keep_champions: int = Field(5, ge=2)  # newest different champions of an agent: the way back
+    retention_predictions_days: int = Field(30, ge=1)  # answers and outcomes
+    retention_recent_inputs_days: int = Field(7, ge=1)
+    retention_gateways_days: int = Field(1, ge=1)  # rows of gateways that are gone
+    retention_outbox_days: int = Field(7, ge=1)  # announcements that were relayed
+    retention_rejected_days: int = Field(90, ge=1)  # records that never became an example
+    retention_purge_days: int = Field(30, ge=1)  # texts of superseded and evicted examples
+    retention_trained_days: int | None = Field(None, ge=1)  # None: never, since `reproduce` needs them
+    retention_embeddings_days: int = Field(30, ge=2)  # since they were last used
+    retention_refused_days: int = Field(30, ge=1)  # MLflow runs of candidates that were not released
+    retention_workspace_days: int = Field(1, ge=1)  # folders of finished jobs, half-made copies, cached bundles
+    retention_bases_days: int = Field(7, ge=1)  # encoders that no version names
+    retention_airflow_days: int = Field(14, ge=1)  # our DAG runs with their XComs
+    retention_logs_days: int = Field(14, ge=1)  # task logs of the embedded stack
+    # only where MLflow's own database is reached: without it deleted runs stay there as rows
+    retention_mlflow_backend: SecretStr | None = None
+
     # names of the predecessor, without prefix
     update_threshold: int = Field(
         50, ge=1, validation_alias=AliasChoices("TRAINING_UPDATE_THRESHOLD", "update_threshold")

@@ -6,6 +6,8 @@ import os
 import threading
 from functools import partial
 
+from pydantic import SecretStr
+
 from perennial.audit.log import PostgresAuditLog
 from perennial.fleet import loader
 from perennial.flows.ports import Ports
@@ -14,6 +16,8 @@ from perennial.ingest.buffer import PostgresBuffer
 from perennial.ingest.job_log import JobLog, relay_outbox
 from perennial.registry.ledger import PostgresLedger
 from perennial.registry.mlflow_store import MlflowStore
+from perennial.retention.airflow_runs import AirflowRuns
+from perennial.retention.store import PostgresRetention
 from perennial.rollout.store import PostgresRollouts
 from perennial.rollout.targets import FolderTarget
 from perennial.settings import Settings, load_settings
@@ -37,13 +41,19 @@ def ports_from(settings: Settings) -> Ports:
         relay=partial(relay_outbox, database, ()),
         admission=Admission(admit) if admit is not None else None,
         ledger=PostgresLedger(database),
-        models=MlflowStore(settings.mlflow_url),
+        models=MlflowStore(settings.mlflow_url, _secret(settings.retention_mlflow_backend)),
         audit=PostgresAuditLog(database),
         rollouts=PostgresRollouts(database),
         targets={"folder": FolderTarget(settings.home / "serving")},
         bases=LocalBaseStore(folder=settings.home / "bases"),
         embeddings=PostgresEmbeddings(database),
+        retention=PostgresRetention(database, admit),
+        runs=AirflowRuns(settings),
     )
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()
 
 
 def ports(settings: Settings | None = None) -> Ports:

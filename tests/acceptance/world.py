@@ -19,6 +19,7 @@ from perennial.ingest.job_log import JobLog, relay_outbox
 from perennial.registry.folder_store import FolderStore
 from perennial.registry.keys import make_key_pair
 from perennial.registry.ledger import PostgresLedger
+from perennial.retention.store import PostgresRetention
 from perennial.rollout.store import PostgresRollouts
 from perennial.rollout.targets import FolderTarget
 from perennial.settings import Settings
@@ -113,7 +114,7 @@ def make_world(database: Database, folder: Path) -> World:
         admission=Admission(Pool(database.admit, max_size=2)), ledger=PostgresLedger(pool),
         models=FolderStore(folder / "models"), audit=PostgresAuditLog(pool), rollouts=PostgresRollouts(pool),
         targets={"folder": FolderTarget(folder / "serving")}, bases=LocalBaseStore(folder=folder / "bases"),
-        embeddings=PostgresEmbeddings(pool),
+        embeddings=PostgresEmbeddings(pool), retention=PostgresRetention(pool, Pool(database.admit, max_size=2)),
     )  # fmt: skip
     fleet_sync.sync(ports)
     return World(ports)

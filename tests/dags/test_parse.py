@@ -24,7 +24,7 @@ HEAVY = (
 )
 EXPECTED = {
     "train_scout", "rollout_scout", "harvest", "nightly_retrain", "rollout_watch", "fleet_check", "report_buffers",
-    "report_promotions",
+    "report_promotions", "retention",
 }  # fmt: skip
 
 # socket.connect and the drivers' connect are what a DB call at parse would need

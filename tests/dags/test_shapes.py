@@ -114,3 +114,26 @@ def test_rollout_has_one_task_per_share_below_everything(steps: tuple[float, ...
 
 def test_pools_are_the_two_of_the_design() -> None:
     assert {pool.name: pool.slots for pool in POOLS} == {"gpu": 2, "cpu": 8}
+
+
+@pytest.mark.req("K81", "D11")
+def test_retention_takes_the_versions_first_and_tells_in_every_case() -> None:
+    from pathlib import Path
+
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.sdk import TriggerRule
+    from airflow.sdk.exceptions import ParamValidationError
+
+    from perennial.flows.retention import Part
+
+    bag = DagBag(str(Path(__file__).resolve().parents[2] / "dags" / "retention.py"))
+    dag = bag.dags["retention"]
+    assert dag.max_active_runs == 1
+    assert dag.get_task("versions").downstream_task_ids == {"clean", "tell"}
+    assert {*dag.get_task("clean").op_kwargs_expand_input.value["part"], "versions"} == {part.value for part in Part}
+    for name in ("clean", "tell"):
+        assert dag.get_task(name).trigger_rule == TriggerRule.ALL_DONE
+    assert all(task.execution_timeout is not None for task in dag.tasks)
+    with pytest.raises(ParamValidationError):
+        dag.params.get_param("dry_run").resolve("perhaps")
+    assert "dry_run" in dag.doc_md

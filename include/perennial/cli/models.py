@@ -62,6 +62,7 @@ def verify(agent: _Agent, version: Annotated[str, typer.Argument(help="such as 1
     from pathlib import Path
 
     from perennial.errors import NotConfigured, RegistryError
+    from perennial.flows.retention import check_files_are_there
     from perennial.registry.manifest import Manifest
     from perennial.registry.signing import verify_bundle
 
@@ -74,6 +75,7 @@ def verify(agent: _Agent, version: Annotated[str, typer.Argument(help="such as 1
     row = ports.ledger.version(agent, version)
     if row is None:
         raise RegistryError(f"{agent} has no version {version}; `perennial models {agent}` lists what there is")
+    check_files_are_there(ports, agent, version)
     with tempfile.TemporaryDirectory() as room:
         folder, signature = ports.models.fetch(agent, version, Path(room) / "fetched", digest=row.digest)
         copy = verify_bundle(folder, signature, key, row, into=Path(room))

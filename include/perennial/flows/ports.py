@@ -14,6 +14,8 @@ from perennial.ingest.buffer import BufferStore
 from perennial.ingest.job_log import JobLog
 from perennial.registry.ledger import Ledger
 from perennial.registry.store import ModelStore
+from perennial.retention.airflow_runs import RunHistory
+from perennial.retention.store import RetentionStore
 from perennial.rollout.store import RolloutStore
 from perennial.rollout.targets import Target
 from perennial.settings import Settings
@@ -23,7 +25,8 @@ from perennial.settings import Settings
 class Ports:
     """One deployment's adapters.
 
-    ``admission`` is there only where the admit role's URL is; ``relay`` hands waiting announcements to the sinks.
+    ``admission`` is there only where the admit role's URL is; ``relay`` hands waiting announcements to the sinks. ``retention`` is
+    absent in trials that keep everything, ``runs`` where no Airflow is.
     """
 
     settings: Settings
@@ -39,6 +42,8 @@ class Ports:
     targets: Mapping[str, Target]
     bases: BaseStore
     embeddings: EmbeddingCache | None
+    retention: RetentionStore | None = None
+    runs: RunHistory | None = None
 
     @property
     def bench(self) -> Workbench:

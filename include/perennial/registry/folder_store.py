@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -107,6 +108,36 @@ class FolderStore:
         wanted = {"champion": champion, "candidate": candidate}
         self._write_aliases(agent, {alias: version for alias, version in wanted.items() if version is not None})
         return True
+
+    def remove(self, agent: str, version: str, digest: str) -> None:
+        """See ``ModelStore``."""
+        place = self._place(agent, version)
+        aside = place.with_name(f".{place.name}.removed")
+        if self.exists(agent, version) and self._record(agent, version)["digest"] == digest:
+            self._write_aliases(agent, {name: named for name, named in self.aliases(agent).items() if named != version})
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(place, aside)  # nobody finds half a release
+        if aside.exists():
+            shutil.rmtree(aside)
+
+    def old_runs(self, agent: str, before: datetime) -> tuple[str, ...]:
+        """See ``ModelStore``."""
+        files = sorted((self._root / agent / "refused").glob("*.json"))
+        return tuple(
+            json.loads(file.read_text(encoding="utf-8"))["run_id"]
+            for file in files
+            if file.stat().st_mtime < before.timestamp()
+        )
+
+    def forget_run(self, agent: str, run_id: str) -> None:
+        """See ``ModelStore``."""
+        for file in sorted((self._root / agent / "refused").glob("*.json")):
+            if json.loads(file.read_text(encoding="utf-8"))["run_id"] == run_id:
+                file.unlink()
+
+    def erase(self, agents: Sequence[str]) -> str:
+        """See ``ModelStore``; a folder remembers nothing."""
+        return ""
 
     def links(self, agent: str, version: str) -> dict[str, str]:
         """See ``ModelStore``."""

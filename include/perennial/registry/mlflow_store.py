@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,9 @@ __all__ = ["MlflowStore", "ModelStore", "Published"]
 logger = logging.getLogger(__name__)
 
 _FOLDER = "bundle"
+_REMOVED = "perennial.removed"  # on runs that retention deleted, so that nobody else's deleted runs are erased
+# MLflow keeps the tags of a deleted version; these are the long ones, and the ledger has what they say
+_LONG_TAGS = ("perennial.config", "perennial.metrics", "perennial.encoders")
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -39,8 +43,9 @@ class MlflowStore:
     ``publish`` costs about ten calls (0.2-0.3 s on loopback); importing MLflow costs 1-2 s in a cold process.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, backend: str | None = None) -> None:
         self._url = url.rstrip("/")
+        self._backend = backend  # URI of MLflow's own database, where this process may reach it
         self._numbers: dict[tuple[str, str], tuple[str, str]] = {}  # (agent, version) -> (number, run id): immutable
 
     def __repr__(self) -> str:
@@ -161,6 +166,75 @@ class MlflowStore:
             logger.warning("MLflow's aliases of %s do not follow the ledger yet: %s", agent, error)
             return False
         return True
+
+    def remove(self, agent: str, version: str, digest: str) -> None:
+        """See ``ModelStore``. Files first, so that a repeat after a kill still finds version and run by their tags."""
+        self._numbers.pop((agent, version), None)
+        with self._client() as client:
+            experiment = client.get_experiment_by_name(agent)
+            run = None if experiment is None else _run_of(client, experiment.experiment_id, digest)
+            if run is not None:
+                _delete_artifacts(run.info.artifact_uri, self._url)
+            for found in self._publications(client, agent, version):
+                if found.tags.get("perennial.digest") == digest:
+                    for tag in _LONG_TAGS:
+                        if tag in found.tags:
+                            client.delete_model_version_tag(agent, found.version, tag)
+                    client.delete_model_version(agent, found.version)
+            if run is not None:
+                _delete_run(client, run.info.run_id)
+
+    def old_runs(self, agent: str, before: datetime) -> tuple[str, ...]:
+        """See ``ModelStore``."""
+        with self._client() as client:
+            experiment = client.get_experiment_by_name(agent)
+            if experiment is None:
+                return ()
+            aged = f"attributes.start_time < {int(before.timestamp() * 1000)}"
+            kinds = (f"attributes.run_name = '{_quotable(agent)} refused'", "tags.`perennial.withdrawn` = 'true'")
+            found = [
+                run.info.run_id
+                for kind in kinds
+                for run in _pages(client, experiment.experiment_id, f"{kind} and {aged}")
+            ]
+        return tuple(dict.fromkeys(found))
+
+    def forget_run(self, agent: str, run_id: str) -> None:
+        """See ``ModelStore``."""
+        with self._client() as client:
+            run = client.get_run(run_id)
+            if run.info.lifecycle_stage != "deleted":
+                _delete_artifacts(run.info.artifact_uri, self._url)
+                _delete_run(client, run_id)
+
+    def erase(self, agents: Sequence[str]) -> str:
+        """See ``ModelStore``.
+
+        A run that is deleted through the API stays in MLflow's database until it is collected there. `mlflow gc` would collect deleted
+        experiments of others too, so exactly our runs are erased, by the call that it makes; that needs MLflow's database, which a
+        remote server's users rarely reach.
+        """
+        from mlflow.entities import ViewType
+
+        with self._client() as client:
+            experiments = [client.get_experiment_by_name(agent) for agent in agents]
+            found = [
+                run.info.run_id
+                for experiment in experiments
+                if experiment is not None
+                for run in _pages(
+                    client, experiment.experiment_id, f"tags.`{_REMOVED}` = 'true'", ViewType.DELETED_ONLY
+                )
+            ]
+            if not found:
+                return ""
+            if self._backend is None:
+                return (
+                    f"{len(found)} deleted runs stay as rows in MLflow's database; set PERENNIAL_RETENTION_MLFLOW_BACKEND to its URI, "
+                    "or run `mlflow gc` where it is reached"
+                )
+            _erase(self._backend, found)
+        return ""
 
     def links(self, agent: str, version: str) -> dict[str, str]:
         """See ``ModelStore``."""
@@ -313,6 +387,41 @@ def _download(source: str, url: str, into: Path) -> None:
     place = get_artifact_repository(root, tracking_uri=url)
     place.download_artifacts(_FOLDER, str(into))
     place.download_artifacts(f"{_FOLDER}.sig", str(into))
+
+
+def _delete_artifacts(artifact_uri: str, url: str) -> None:
+    """A run's files; through the tracking server where it serves them, else with this process's rights to their store."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    get_artifact_repository(artifact_uri, tracking_uri=url).delete_artifacts()
+
+
+def _delete_run(client: Any, run_id: str) -> None:
+    client.set_tag(run_id, _REMOVED, "true")
+    client.delete_run(run_id)
+
+
+def _pages(client: Any, experiment: str, query: str, view: int | None = None) -> Iterator[Any]:
+    from mlflow.entities import ViewType
+
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment], query, run_view_type=view or ViewType.ACTIVE_ONLY, max_results=500, page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _erase(backend: str, runs: Sequence[str]) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(backend, "mlflow-artifacts:/")
+    for run_id in runs:
+        if store.get_run(run_id).info.lifecycle_stage == "deleted":  # nobody restored it meanwhile
+            store._hard_delete_run(run_id)
 
 
 def _raw_aliases(client: Any, agent: str) -> dict[str, str]:

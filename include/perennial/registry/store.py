@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -82,6 +83,26 @@ class ModelStore(Protocol):
 
     def align_aliases(self, agent: str, *, champion: str | None, candidate: str | None) -> bool:
         """Make both aliases agree with the ledger. False, and a warning, when the store is away: it can be repeated."""
+        ...
+
+    def remove(self, agent: str, version: str, digest: str) -> None:
+        """Take a release's files, version and run away for good; what is gone already is no error.
+
+        Runs in the task of the DAG ``retention``, after the ledger's side marked the release as removed. RegistryError when the
+        store is away or forbids it.
+        """
+        ...
+
+    def old_runs(self, agent: str, before: datetime) -> tuple[str, ...]:
+        """Ids of the runs of candidates that were not released, or were withdrawn, from before that moment."""
+        ...
+
+    def forget_run(self, agent: str, run_id: str) -> None:
+        """Take such a run away with its files."""
+        ...
+
+    def erase(self, agents: Sequence[str]) -> str:
+        """Let the store's own memory of what was removed go; what it cannot do, in one sentence, empty when nothing is left."""
         ...
 
     def links(self, agent: str, version: str) -> dict[str, str]:

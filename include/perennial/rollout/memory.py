@@ -45,6 +45,7 @@ class MemoryRollouts:
         self.inputs: list[tuple[datetime, str, RecentInput]] = []
         self.judged: list[tuple[datetime, str, str, JudgedInput]] = []  # at, agent, version
         self.heartbeats: dict[tuple[str, str], tuple[datetime, GatewayRow]] = {}
+        self.removed: set[tuple[str, str]] = set()  # agent and version whose files retention took
 
     def open(self, *, agent: str, version: str, plan: Plan, run_id: str) -> RolloutRow:
         """See ``RolloutStore.open``."""
@@ -269,7 +270,9 @@ class MemoryRollouts:
         served = [move["version"] for move in self.alias_moves if (move["agent"], move["alias"]) == (agent, "champion")]
         return Scene(
             serving=serving, rollouts=tuple(in_play), now=self._clock(),
-            champions=tuple(dict.fromkeys(version for version in reversed(served) if version is not None)),
+            champions=tuple(
+                dict.fromkeys(one for one in reversed(served) if one is not None and (agent, one) not in self.removed)
+            ),
             reverted=frozenset(version for version, row in last.items() if row.state is RolloutState.REVERTED),
         )  # fmt: skip
 

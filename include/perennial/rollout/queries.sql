@@ -21,8 +21,11 @@ WHERE (SELECT version FROM perennial.alias_moves WHERE agent = %(agent)s AND ali
       IS DISTINCT FROM %(version)s::text
 -- name: champions
 SELECT version FROM (
-    SELECT DISTINCT ON (version) version, id FROM perennial.alias_moves
-    WHERE agent = %(agent)s AND alias = 'champion' AND version IS NOT NULL ORDER BY version, id DESC
+    SELECT DISTINCT ON (version) version, id FROM perennial.alias_moves m
+    WHERE agent = %(agent)s AND alias = 'champion' AND version IS NOT NULL
+      -- a version whose files retention took can never be put back
+      AND NOT EXISTS (SELECT FROM perennial.removed_bundles b WHERE b.agent = m.agent AND b.version = m.version)
+    ORDER BY version, id DESC
 ) AS moves ORDER BY id DESC
 -- name: reverted
 SELECT version FROM (

@@ -41,6 +41,14 @@ class Target(Protocol):
         """The same of any version that is kept there."""
         ...
 
+    def kept(self, agent: str) -> tuple[str, ...]:
+        """Versions whose files lie there."""
+        ...
+
+    def remove(self, agent: str, version: str) -> None:
+        """Take the files of a version away that does not serve there; RolloutError when it does."""
+        ...
+
 
 class FolderTarget:
     """Versions under ``<root>/<agent>/versions/<version>`` and a link that is swapped in one rename, so a reader
@@ -93,6 +101,22 @@ class FolderTarget:
         """See ``Target.digest_of``."""
         kept = self._place(agent, version)
         return tree_digest(kept) if kept.is_dir() else None
+
+    def kept(self, agent: str) -> tuple[str, ...]:
+        """See ``Target.kept``."""
+        folder = self._root / _checked(agent) / "versions"
+        found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        return tuple(name for name in found if not name.startswith("."))
+
+    def remove(self, agent: str, version: str) -> None:
+        """See ``Target.remove``. The folder is renamed first, so that a reader finds all of it or nothing."""
+        if self.current(agent) == version:
+            raise RolloutError(f"{agent} {version} serves from its folder; point it elsewhere before its files go")
+        kept = self._place(agent, version)
+        if kept.is_dir():
+            aside = kept.with_name(f".removed-{uuid4().hex}")
+            os.rename(kept, aside)
+            shutil.rmtree(aside)
 
     def _place(self, agent: str, version: str) -> Path:
         try:
@@ -154,6 +178,13 @@ class GatewayTarget:
     def digest_of(self, agent: str, version: str) -> str | None:
         """As ``digest``."""
         return None
+
+    def kept(self, agent: str) -> tuple[str, ...]:
+        """As ``digest``."""
+        return ()
+
+    def remove(self, agent: str, version: str) -> None:
+        """Nothing lies here."""
 
 
 def tree_digest(folder: Path) -> str:

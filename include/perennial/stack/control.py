@@ -151,6 +151,8 @@ def write_connections(place: Home, ports: Ports, secrets: Secrets) -> None:
         "admit_database_url": database("perennial_admit"),
         "owner_database_url": database("perennial_owner"),
         "mlflow_url": f"http://{LOOPBACK}:{ports.mlflow}",
+        # what MLflow's API only marks as deleted, retention erases here
+        "retention_mlflow_backend": postgres.url(ports.postgres, "mlflow", "mlflow", secrets.mlflow),
         "airflow_url": f"http://{LOOPBACK}:{ports.airflow}",
         "airflow_user": "machine",
         "airflow_password": secrets.login_machine,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -284,3 +285,99 @@ def test_people_of_mlflow_load_it_as_they_are_used_to_and_only_when_it_verifies(
     head.write_bytes(_head(made))
     with pytest.raises(UntrustedBundle):
         mlflow.pyfunc.load_model(f"models:/{agent}@champion")
+
+
+# retention
+
+
+@pytest.mark.req("K59")
+def test_a_removed_release_is_gone_and_the_others_stay(
+    store: ModelStore, agent: str, tmp_path: Path, keys: Keys, request: pytest.FixtureRequest
+) -> None:
+    old = release(tmp_path, keys, agent=agent)
+    new = release(tmp_path, keys, agent=agent, version="1.0.1", base_version="1.0.0", order=2)
+    for made in (old, new):
+        _publish(store, made)
+    store.set_alias(agent, "champion", "1.0.1")
+    store.remove(agent, "1.0.0", "0" * 64)  # other bytes: nothing happens
+    assert store.exists(agent, "1.0.0")
+    root = tmp_path / "store" if isinstance(store, FolderStore) else request.getfixturevalue("mlflow_server").artifacts
+    assert _copies(root, old)
+    for _ in range(2):  # a repeat after a kill
+        store.remove(agent, "1.0.0", old.digest)
+    assert not store.exists(agent, "1.0.0")
+    assert not _copies(root, old)
+    assert _copies(root, new)
+    assert store.aliases(agent) == {"champion": "1.0.1"}
+    with pytest.raises(RegistryError):
+        store.fetch(agent, "1.0.0", tmp_path / "none")
+    assert bundle_digest(store.fetch(agent, "1.0.1", tmp_path / "back")[0]) == new.digest
+
+
+@pytest.mark.req("K59")
+def test_old_runs_of_refused_candidates_are_found_and_forgotten(
+    store: ModelStore, agent: str, tmp_path: Path, keys: Keys
+) -> None:
+    released = release(tmp_path, keys, agent=agent)
+    _publish(store, released)
+    told = {"summary": "hold", "metrics": {"a": 0.5}, "tags": {"run_id": "r"}}
+    first, second = (store.record_refused(agent, job_id=f"job-{n}", **told) for n in (1, 2))  # type: ignore[arg-type]
+    assert store.old_runs(agent, datetime.now(UTC) - timedelta(days=1)) == ()
+    late = datetime.now(UTC) + timedelta(seconds=5)
+    assert set(store.old_runs(agent, late)) == {first, second}
+    for _ in range(2):
+        store.forget_run(agent, first)
+    assert store.old_runs(agent, late) == (second,)
+    assert store.exists(agent, "1.0.0")
+    assert store.old_runs("nobody_" + agent, late) == ()
+
+
+def _copies(root: Path, made: Made) -> list[Path]:
+    return [path for path in root.rglob("head.safetensors") if path.read_bytes() == _head(made)]
+
+
+def test_mlflow_forgets_a_removed_run_where_its_database_is_reached(
+    mlflow_server: MlflowServer, agent: str, tmp_path: Path, keys: Keys
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.entities import ViewType
+
+    client = MlflowClient(tracking_uri=mlflow_server.url, registry_uri=mlflow_server.url)
+    remote = MlflowStore(mlflow_server.url)
+    made = release(tmp_path, keys, agent=agent)
+    run_id = _publish(remote, made).run_id
+    experiment = client.get_experiment_by_name(agent).experiment_id
+    foreign = client.create_run(experiment).info.run_id
+    client.delete_run(foreign)  # a person's own decision, which is not ours to complete
+    assert remote.erase([agent, "nobody"]) == ""
+    remote.remove(agent, "1.0.0", made.digest)
+    assert remote.erase([agent]).startswith("1 deleted runs stay as rows in MLflow's database")
+    near = MlflowStore(mlflow_server.url, f"sqlite:///{mlflow_server.artifacts.parent}/mlflow.db")
+    assert near.erase([agent]) == ""
+    assert near.erase([agent]) == ""
+    left = client.search_runs([experiment], run_view_type=ViewType.ALL)
+    assert [run.info.run_id for run in left] == [foreign]
+    assert run_id != foreign
+
+
+@pytest.mark.req("D10")
+@pytest.mark.parametrize("killed_in", ["_delete_artifacts", "_delete_run"])
+def test_mlflow_goes_on_removing_after_a_kill(
+    killed_in: str, mlflow_server: MlflowServer, agent: str, tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Nothing catches a kill."""
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    store, made = MlflowStore(mlflow_server.url), release(tmp_path, keys, agent=agent)
+    _publish(store, made)
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow_store, killed_in, kill)
+        with pytest.raises(Killed):
+            store.remove(agent, "1.0.0", made.digest)
+    MlflowStore(mlflow_server.url).remove(agent, "1.0.0", made.digest)
+    assert not store.exists(agent, "1.0.0")
+    assert not _copies(mlflow_server.artifacts, made)
+    assert store.erase([agent]).startswith("1 deleted runs")

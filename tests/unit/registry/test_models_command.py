@@ -18,6 +18,7 @@ from perennial.registry.folder_store import FolderStore
 from perennial.registry.manifest import Manifest
 from perennial.registry.memory import MemoryLedger
 from perennial.registry.release import make_release
+from perennial.retention.memory import MemoryRetention
 from tests.unit.registry.samples import PASSWORD, REPORT, Keys, components, manifest
 
 T0 = datetime(2026, 11, 21, 14, 2, tzinfo=UTC)
@@ -49,7 +50,9 @@ class Deployment:
             )  # fmt: skip
             self.ledger.move_alias("scout", "champion", version, actor="perennial", reason=f"rollout {number}")
             self.now += timedelta(minutes=88)
-        self.ports = SimpleNamespace(ledger=self.ledger, models=self.store, settings=self.settings)
+        self.ports = SimpleNamespace(
+            ledger=self.ledger, models=self.store, settings=self.settings, retention=MemoryRetention()
+        )  # fmt: skip
 
 
 @pytest.fixture

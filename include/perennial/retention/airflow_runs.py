@@ -1,0 +1,149 @@
+"""Old runs of our own DAGs, through Airflow's REST API: a deleted run takes its task instances and XComs along."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode
+from urllib.request import Request, urlopen
+
+from perennial.errors import NotConfigured, StoreUnavailable
+from perennial.settings import Settings
+
+_SECONDS = 30.0
+_PAGE = 100
+_ENDED = ("success", "failed")
+
+
+class RunHistory(Protocol):
+    """Runs of the DAGs that carry our tag. Raises StoreUnavailable when Airflow is away or refuses."""
+
+    def old(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+        """DAG and run id of runs that ended before that moment, oldest first per DAG, at most ``limit``.
+
+        The newest run of a DAG is never among them: its schedule goes on from there, as `airflow db clean` has it too.
+        """
+        ...
+
+    def delete(self, runs: Sequence[tuple[str, str]]) -> int:
+        """Delete them with everything that hangs on them; returns how many went. One that is gone already is no error."""
+        ...
+
+
+class MemoryRuns:
+    """The twin in memory: run -> when it ended, None while it runs."""
+
+    def __init__(self, runs: Mapping[tuple[str, str], datetime | None] | None = None) -> None:
+        self.runs = dict(runs or {})
+
+    def old(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+        """See ``RunHistory.old``."""
+        newest = dict(self.runs.keys())  # the last one of each DAG that came in
+        ended = sorted((dag, at, run) for (dag, run), at in self.runs.items() if at is not None and at < before)
+        return [(dag, run) for dag, _, run in ended if newest[dag] != run][:limit]
+
+    def delete(self, runs: Sequence[tuple[str, str]]) -> int:
+        """See ``RunHistory.delete``."""
+        return sum(self.runs.pop(run, None) is not None for run in runs)
+
+
+class AirflowRuns:
+    """Over HTTP as the machine user of the settings (Airflow 3.3: ``/api/v2``, bulk deletion of DAG runs)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._token: str | None = None
+
+    def old(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+        """See ``RunHistory.old``."""
+        found: list[tuple[str, str]] = []
+        for dag in self._dags():
+            newest = {one["dag_run_id"] for one in self._runs(dag, {"order_by": "-id", "limit": 1})}
+            offset = 0
+            while len(found) < limit:
+                aged = {"end_date_lt": before.isoformat(), "state": _ENDED, "order_by": "end_date"}
+                page = self._runs(dag, {**aged, "limit": _PAGE, "offset": offset})
+                found += [(dag, one["dag_run_id"]) for one in page if one["dag_run_id"] not in newest]
+                offset += len(page)
+                if len(page) < _PAGE:
+                    break
+        return found[:limit]
+
+    def _runs(self, dag: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        path = f"/api/v2/dags/{quote(dag, safe='')}/dagRuns?{urlencode(query, doseq=True)}"
+        return list(self._call("GET", path)["dag_runs"])
+
+    def delete(self, runs: Sequence[tuple[str, str]]) -> int:
+        """See ``RunHistory.delete``."""
+        by_dag: dict[str, list[str]] = {}
+        for dag, run in runs:
+            by_dag.setdefault(dag, []).append(run)
+        return sum(self._delete(dag, part) for dag, ids in by_dag.items() for part in _chunks(ids, _PAGE))
+
+    def _delete(self, dag: str, runs: Sequence[str]) -> int:
+        entities = [{"dag_id": dag, "dag_run_id": run} for run in runs]
+        action = {"action": "delete", "entities": entities, "action_on_non_existence": "skip"}
+        answer = self._call("PATCH", f"/api/v2/dags/{quote(dag, safe='')}/dagRuns", {"actions": [action]})
+        return len((answer.get("delete") or {}).get("success", ()))
+
+    def _dags(self) -> list[str]:
+        found: list[str] = []
+        while True:
+            # stale: the DAGs of an agent that left the fleet have old runs too
+            query = urlencode({"tags": "perennial", "exclude_stale": "false", "limit": _PAGE, "offset": len(found)})
+            page = self._call("GET", f"/api/v2/dags?{query}")["dags"]
+            found += [one["dag_id"] for one in page]
+            if len(page) < _PAGE:
+                return sorted(found)
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        if self._token is None:
+            self._token = self._login()
+        try:
+            return self._send(method, path, body, self._token)
+        except HTTPError as error:
+            if error.code not in {401, 403}:
+                raise StoreUnavailable(
+                    f"Airflow refused {method} {path.split('?')[0]} ({error.code}); its log has the details"
+                ) from error
+        self._token = self._login()  # expired: one fresh login
+        try:
+            return self._send(method, path, body, self._token)
+        except HTTPError as error:
+            raise StoreUnavailable(
+                f"Airflow refused {method} {path.split('?')[0]} ({error.code}); the machine user needs the right to delete DAG runs"
+            ) from error
+
+    def _login(self) -> str:
+        if self._settings.airflow_password is None:
+            raise NotConfigured(
+                "PERENNIAL_AIRFLOW_PASSWORD", "old DAG runs are deleted as the machine user; set it there"
+            )
+        body = {
+            "username": self._settings.airflow_user, "password": self._settings.airflow_password.get_secret_value()
+        }  # fmt: skip
+        try:
+            return str(self._send("POST", "/auth/token", body, None)["access_token"])
+        except HTTPError as error:
+            raise StoreUnavailable(f"Airflow does not let {self._settings.airflow_user} in ({error.code})") from error
+
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None, token: str | None) -> dict[str, Any]:
+        url = self._settings.airflow_url.rstrip("/") + path
+        if not url.startswith(("http://", "https://")):
+            raise NotConfigured("PERENNIAL_AIRFLOW_URL", "it must begin with http:// or https://")
+        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with urlopen(Request(url, data=data, headers=headers, method=method), timeout=_SECONDS) as answer:
+                return dict(json.loads(answer.read() or b"{}"))
+        except HTTPError:
+            raise
+        except (URLError, OSError) as error:
+            raise StoreUnavailable(f"Airflow is away ({type(error).__name__}); try again") from error
+
+
+def _chunks(items: Sequence[str], size: int) -> Iterable[Sequence[str]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,162 @@
+"""One contract for Airflow's run history: the twin, and the client over HTTP against a server that answers as Airflow 3.3 does."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from perennial.errors import NotConfigured, StoreUnavailable
+from perennial.retention.airflow_runs import AirflowRuns, MemoryRuns, RunHistory
+from perennial.settings import Settings
+
+NOW = datetime.now(UTC)
+CUT = NOW - timedelta(days=14)
+
+
+class Airflow(ThreadingHTTPServer):
+    """What `/auth/token`, `/api/v2/dags` and `/api/v2/dags/<dag>/dagRuns` of Airflow 3.3.2 answer, over a dictionary."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.runs: dict[tuple[str, str], datetime | None] = {}
+        self.foreign: set[str] = set()
+        self.valid, self.logins, self.bodies = "t1", 0, []  # type: tuple[str, int, list[Any]]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Airflow
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+    def do_POST(self) -> None:
+        if self._body()["password"] != "right":
+            return self._answer(401, {})
+        self.server.logins += 1
+        return self._answer(201, {"access_token": self.server.valid})
+
+    def do_GET(self) -> None:
+        if self.headers["Authorization"] != f"Bearer {self.server.valid}":
+            return self._answer(401, {})
+        parts = urlsplit(self.path)
+        query = {name: values for name, values in parse_qs(parts.query).items()}
+        first, most = int(query.get("offset", ["0"])[0]), int(query["limit"][0])
+        if parts.path == "/api/v2/dags":
+            assert (query["tags"], query["exclude_stale"]) == (["perennial"], ["false"])
+            dags = sorted({dag for dag, _ in self.server.runs} - self.server.foreign)
+            return self._answer(200, {"dags": [{"dag_id": dag} for dag in dags[first : first + most]]})
+        dag = unquote(parts.path.split("/")[4])
+        if query["order_by"] == ["-id"]:
+            last = [run for name, run in self.server.runs if name == dag][-1:]
+            return self._answer(200, {"dag_runs": [{"dag_run_id": run} for run in last]})
+        assert (query["state"], query["order_by"]) == (["success", "failed"], ["end_date"])
+        until = datetime.fromisoformat(query["end_date_lt"][0])
+        old = sorted(
+            (at, run) for (name, run), at in self.server.runs.items() if name == dag and at is not None and at < until
+        )
+        return self._answer(200, {"dag_runs": [{"dag_run_id": run} for _, run in old[first : first + most]]})
+
+    def do_PATCH(self) -> None:
+        (action,) = self._body()["actions"]
+        assert (action["action"], action["action_on_non_existence"]) == ("delete", "skip")
+        self.server.bodies.append(action["entities"])
+        gone = []
+        for one in action["entities"]:
+            key = (one["dag_id"], one["dag_run_id"])
+            if self.server.runs.get(key) is not None:  # a running one is refused
+                del self.server.runs[key]
+                gone.append(".".join(key))
+        self._answer(200, {"delete": {"success": gone, "errors": []}})
+
+    def _body(self) -> Any:
+        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def _answer(self, code: int, body: Any) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def airflow() -> Iterator[Airflow]:
+    server = Airflow()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def client(airflow: Airflow, password: str | None = "right") -> AirflowRuns:
+    url = f"http://127.0.0.1:{airflow.server_address[1]}"
+    return AirflowRuns(Settings(airflow_url=url, airflow_password=password))  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["memory", "http"])
+def history(
+    request: pytest.FixtureRequest, airflow: Airflow
+) -> tuple[RunHistory, dict[tuple[str, str], datetime | None]]:
+    if request.param == "memory":
+        twin = MemoryRuns()
+        return twin, twin.runs
+    return client(airflow), airflow.runs
+
+
+def test_only_ended_runs_of_age_go_oldest_first(
+    history: tuple[RunHistory, dict[tuple[str, str], datetime | None]],
+) -> None:
+    runs, known = history
+    for number in range(230):
+        known[("harvest", f"r{number:03}")] = CUT - timedelta(minutes=230 - number)
+    known.update(
+        {
+            ("harvest", "young"): NOW,
+            ("train_scout", "a b/c"): CUT - timedelta(1),
+            ("train_scout", "running"): None,
+            ("nightly", "its only one"): CUT - timedelta(1),
+        }
+    )
+    old = runs.old(CUT, 1000)
+    assert len(old) == 231
+    assert old[0] == ("harvest", "r000")
+    assert old[-1] == ("train_scout", "a b/c")
+    assert runs.old(CUT, 5) == old[:5]
+    assert runs.delete(old) == 231
+    assert runs.delete(old) == 0  # a repeat after a kill
+    assert runs.old(CUT, 1000) == []
+    assert set(known) == {("harvest", "young"), ("train_scout", "running"), ("nightly", "its only one")}
+
+
+def test_others_dags_stay_and_a_token_that_lapsed_is_renewed(airflow: Airflow) -> None:
+    airflow.runs.update(
+        {("ours", "r"): CUT - timedelta(1), ("ours", "s"): NOW, ("theirs", "r"): CUT, ("theirs", "s"): NOW}
+    )
+    airflow.foreign.add("theirs")
+    runs = client(airflow)
+    assert runs.old(CUT, 10) == [("ours", "r")]
+    airflow.valid = "t2"
+    assert runs.old(CUT, 10) == [("ours", "r")]
+    assert airflow.logins == 2
+    runs.delete([("ours", f"r{number}") for number in range(250)])
+    assert [len(body) for body in airflow.bodies] == [100, 100, 50]
+
+
+def test_what_is_wrong_is_said(airflow: Airflow) -> None:
+    with pytest.raises(NotConfigured, match="PERENNIAL_AIRFLOW_PASSWORD"):
+        client(airflow, None).old(CUT, 1)
+    with pytest.raises(StoreUnavailable, match="does not let machine in"):
+        client(airflow, "wrong").old(CUT, 1)
+    with pytest.raises(StoreUnavailable, match="is away"):
+        AirflowRuns(Settings(airflow_url="http://127.0.0.1:9", airflow_password="x")).old(CUT, 1)  # type: ignore[arg-type]
+    with pytest.raises(NotConfigured, match="PERENNIAL_AIRFLOW_URL"):
+        AirflowRuns(Settings(airflow_url="file:///etc", airflow_password="x")).old(CUT, 1)  # type: ignore[arg-type]
