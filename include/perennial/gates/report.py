@@ -11,10 +11,12 @@ from perennial.domain.verdict import Verdict
 from perennial.domain.words import GateAction, TaskKind
 from perennial.gates.catalogue import gates
 from perennial.gates.gate import GateSettings, worst
-from perennial.gates.intervals import paired_interval
+from perennial.gates.intervals import bootstrap, paired_interval
+from perennial.gates.mcnemar import exact_p, mid_p
 from perennial.gates.page import render
-from perennial.gates.scores import Evaluation, TaskScores, is_finite, is_right, mean, problems
-from perennial.gates.slices import slice_confidence, slice_problem, slice_table
+from perennial.gates.scores import Evaluation, KFold, TaskScores, is_finite, is_right, mean, problems
+from perennial.gates.slicing import family, gains_and_losses, named_groups, slice_problem
+from perennial.gates.superiority import question
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +36,14 @@ class GateReport:
     major: bool = False
     bootstrap: bool = False
     champion: str | None = None
+    question: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON: what the database, the bundle and the pages keep."""
         return {
             "action": self.action.value, "summary": self.summary, "major": self.major, "bootstrap": self.bootstrap,
-            "champion": self.champion, "settings": dict(self.settings), "not_measured": list(self.not_measured),
+            "champion": self.champion, "question": self.question, "settings": dict(self.settings), "not_measured": list(self.not_measured),
             "tables": [dict(table) for table in self.tables],
             "verdicts": [
                 {
@@ -56,7 +59,8 @@ class GateReport:
         """Inverse of ``as_dict``."""
         return cls(
             action=GateAction(value["action"]), summary=value["summary"], major=value["major"],
-            bootstrap=value["bootstrap"], champion=value["champion"], settings=value["settings"],
+            bootstrap=value["bootstrap"], champion=value["champion"],
+            question=value.get("question", ""), settings=value["settings"],
             tables=tuple(value["tables"]), not_measured=tuple(value["not_measured"]),
             verdicts=tuple(_verdict(item) for item in value["verdicts"]),
         )  # fmt: skip
@@ -121,6 +125,7 @@ def decide(
         not_measured=tuple(dict.fromkeys([*notes, *_never_measured(evaluation)])),
         bootstrap=any(verdict.evidence.get("bootstrap") is True for verdict in all_verdicts),
         champion=None if evaluation is None else evaluation.champion,
+        question="" if evaluation is None else question(evaluation),
         settings={} if settings is None else asdict(settings),
     )  # fmt: skip
 
@@ -132,11 +137,11 @@ def _never_measured(evaluation: Evaluation | None) -> list[str]:
 
 
 def _tables(evaluation: Evaluation, settings: GateSettings) -> tuple[dict[str, Any], ...]:
-    confidence = slice_confidence(evaluation, settings)
-    return tuple(_table(scores, settings, confidence) for scores in evaluation.tasks)
+    slices = family(evaluation, settings)
+    return tuple(_table(scores, slices.get(scores.task, [])) for scores in evaluation.tasks)
 
 
-def _table(scores: TaskScores, settings: GateSettings, confidence: float) -> dict[str, Any]:
+def _table(scores: TaskScores, slices: list[dict[str, Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {"task": scores.task, "kind": scores.kind.value, "rows": scores.rows}
     if problems(scores):
         return {**table, "champion": None, "candidate": None, "slices": [], "problems": problems(scores)}
@@ -145,14 +150,37 @@ def _table(scores: TaskScores, settings: GateSettings, confidence: float) -> dic
     table["champion"] = None if scores.champion is None else round(mean(scores.champion), 6)
     if scores.champion is not None:
         table.update(paired_interval(scores.kind, scores.champion, candidate).as_dict())
+        table["paired"] = _paired(scores.kind, scores.champion, candidate)
     if scores.baselines is not None:
         table["baselines"] = {name: value if is_finite(value) else None for name, value in scores.baselines.items()}
-    # broken slices are held and explained by their gate
-    usable = scores.kind is TaskKind.CLASSIFICATION and slice_problem(scores) is None
-    table["slices"] = slice_table(scores, settings, confidence) if usable else []
+    table["slices"] = slices  # broken ones are held and explained by their gate
+    if slice_problem(scores) is None:
+        table["groups"] = named_groups(scores, slices)
+    table["metrics"] = {who: dict(values) for who, values in scores.metrics.items()}
+    if scores.k_fold is not None:
+        table["k_fold"] = _k_fold(scores.k_fold)
     table["corrections"] = _right_of(scores, scores.corrections.candidate, len(scores.corrections.ids))
     table["regression"] = _right_of(scores, scores.regression.candidate, len(scores.regression.ids))
     return table
+
+
+def _paired(kind: TaskKind, champion: Sequence[float], candidate: Sequence[float]) -> dict[str, Any]:
+    """The usual tests beside the interval that decides; they are reported and decide nothing."""
+    drawn = bootstrap(champion, candidate)
+    found: dict[str, Any] = {"bootstrap_low": round(drawn.low, 6), "bootstrap_high": round(drawn.high, 6)}
+    if kind is TaskKind.CLASSIFICATION:
+        gains, losses = gains_and_losses(champion, candidate)
+        found |= {
+            "gains": gains, "losses": losses, "mcnemar_exact": round(exact_p(gains, losses), 6),
+            "mcnemar_mid_p": round(mid_p(gains, losses), 6),
+        }  # fmt: skip
+    return found
+
+
+def _k_fold(found: KFold) -> dict[str, Any]:
+    if not found.measured:
+        return {"problem": found.problem or "no estimate"}
+    return {"k": len(found.folds), "rows": found.rows, "mean": round(found.mean, 6), "sd": round(found.sd, 6)}
 
 
 def _right_of(scores: TaskScores, values: Sequence[float] | None, rows: int) -> dict[str, int | None]:
