@@ -55,7 +55,7 @@ class Gates:
     # per task and metric (macro_f1, macro_auc, precision:LABEL, ...; gates.metrics names them), absolute
     min_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     max_slice_drop: float = 0.03  # a slice may fall by this much at most; more, beyond doubt, holds
-    slice_doubt: float = 0.05  # a drop of half that with a smaller p value by itself asks a person
+    slice_doubt: float = 0.20  # a drop of half that with a smaller p value (adjusted for all slices) asks a person
     slice_rows: int = 20  # a slice with fewer rows is said not to be measured
     stress_rows: int = 60  # holdout rows whose texts are disturbed in each of four ways; 0 switches that off
     k_folds: int = 5  # parts of the estimate that a person sees below min_holdout

@@ -26,7 +26,7 @@ class GateSettings:
     min_accuracy: Mapping[str, float] = field(default_factory=dict)
     min_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     max_slice_drop: float = 0.03
-    slice_doubt: float = 0.05
+    slice_doubt: float = 0.20
     slice_rows: int = 20
     stress_rows: int = 60
     k_folds: int = 5

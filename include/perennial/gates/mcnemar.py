@@ -41,19 +41,25 @@ def worse_p(gains: int, losses: int) -> float:
     return _below(gains, gains + losses) - 0.5 * _point(gains, gains + losses)
 
 
-def holm(values: Sequence[float]) -> list[float]:
+def holm(values: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
     """Adjusted p values of one family of tests: S. Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
 
     Rejecting every adjusted value of at most 5 % makes a false alarm anywhere in the family in 5 % of cases at most,
-    whatever the tests have to do with each other, and rejects at least what Bonferroni's rule does.
+    whatever the tests have to do with each other, and rejects at least what Bonferroni's rule does. ``weights`` (of any
+    sum, all above 0) give some tests a larger share of that budget, as in section 3 of the same paper.
 
     >>> [round(value, 6) for value in holm([0.04, 0.01, 0.03])]
     [0.06, 0.03, 0.06]
+    >>> [round(value, 6) for value in holm([0.04, 0.01, 0.03], [2.0, 1.0, 1.0])]
+    [0.06, 0.04, 0.06]
     """
-    adjusted, reached = [0.0] * len(values), 0.0
-    for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-        reached = max(reached, min(1.0, (len(values) - place) * values[index]))
+    shares = list(weights) if weights is not None else [1.0] * len(values)
+    ratios = [value / share for value, share in zip(values, shares, strict=True)]
+    adjusted, reached, left = [0.0] * len(values), 0.0, math.fsum(shares)
+    for index in sorted(range(len(values)), key=ratios.__getitem__):
+        reached = max(reached, min(1.0, left * ratios[index]))
         adjusted[index] = reached
+        left -= shares[index]
     return adjusted
 
 

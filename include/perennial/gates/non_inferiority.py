@@ -19,9 +19,9 @@ def evaluate(evaluation: Evaluation, settings: GateSettings) -> Verdict:
     Hold when the drop exceeds ``rollback_threshold`` and the 95 % paired interval excludes 0. Hold as inconclusive
     when the interval reaches below minus twice the threshold, since the data then cannot rule a bad drop out; with
     fewer than ``min_holdout`` rows the inconclusive case asks a person instead, because so few rows can hardly ever
-    be conclusive. Rows that came in with the batch are as clean or as poisoned as the batch, so the rows that an earlier
-    training counted already are asked by themselves too: a drop there holds although the whole looks fine. A task that
-    the champion never knew has no champion to compare with: the bootstrap gate asks about it.
+    be conclusive. A task that the champion never knew has no champion to compare with: the bootstrap gate asks about
+    it. Rows that came in with the batch are as clean or as poisoned as the batch; how the others fare is told here and
+    judged among the slices.
     """
 
     def ask(scores: TaskScores, settings: GateSettings) -> Finding:
@@ -43,7 +43,7 @@ def _ask(scores: TaskScores, settings: GateSettings, *, first: bool) -> Finding:
     action, sentence = _judge(task, interval, scores.rows, settings)
     before = _before(scores, settings)
     if before is not None:
-        action, sentence = _with_before(action, sentence, before, interval, settings)
+        sentence += f"; {points(before.difference)} on the rows from before this batch"
     evidence: dict[str, Any] = {
         "champion": round(mean(scores.champion), 6), "candidate": round(mean(candidate), 6), "rows": scores.rows,
         "threshold": settings.rollback_threshold, **interval.as_dict(),
@@ -58,19 +58,6 @@ def _before(scores: TaskScores, settings: GateSettings) -> Interval | None:
         return None
     champion, candidate = scores.champion or (), scores.candidate or ()
     return paired_interval(scores.kind, [champion[row] for row in rows], [candidate[row] for row in rows])
-
-
-def _with_before(
-    action: GateAction, sentence: str, before: Interval, whole: Interval, settings: GateSettings
-) -> tuple[GateAction, str]:
-    fallen = -before.difference > settings.rollback_threshold and before.high < 0
-    seen = f"{points(before.difference)} on the rows from before this batch"
-    if fallen and action is not GateAction.HOLD:
-        doubt = "the rows that came in with the batch hide it; look at them before anything else"
-        return GateAction.HOLD, f"{sentence}, but {seen}: {doubt}"
-    if action is GateAction.HOLD and not fallen and -whole.difference > settings.rollback_threshold:
-        return action, f"{sentence}; only {seen}, so the rows that came in with the batch disagree"
-    return action, f"{sentence}; {seen}"
 
 
 def _judge(task: str, interval: Interval, rows: int, settings: GateSettings) -> tuple[GateAction, str]:

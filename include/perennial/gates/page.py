@@ -11,7 +11,7 @@ _HEAD = {
     "hold": "HELD: the candidate does not serve; the champion stays.",
     "approve": "WAITS: no gate refuses it, but a person must agree.",
 }
-_SHOWN = 10  # slices of one task that have a line of their own; the rest is counted
+_SHOWN = 9  # slices of one task that have a line of their own; the rest is counted
 _TERMS = (
     "candidate    the model that was just trained; champion: the one that serves now",
     "accuracy     share of rows answered right; for tasks that give a number, the mean of 1 - |error|",
@@ -23,7 +23,7 @@ _TERMS = (
     "  batch      so the rows that did not come in with this batch are asked by themselves",
     "disturbed    the same texts with typos, in one case, inside a double negation, or cut short or made long",
     "p            chance of a drop this large in this slice if the candidate were as good as the champion",
-    "p, family    the same after Holm's correction for having looked at so many slices; at most 0.05 counts as proof",
+    "p, family    the same after Holm's correction for having looked at so many slices; at most 0.02 counts as proof",
     "McNemar      test on the rows that only one model answers right (gains and losses); reported, decides nothing",
     "bootstrap    the interval again, from 2,000 redraws of the rows; reported, decides nothing",
     "macro F1     mean over the labels of F1, which is high when few of a label's rows are missed or falsely claimed",
@@ -49,7 +49,8 @@ def render(report: Mapping[str, Any], questions: Mapping[str, str]) -> str:
         question = questions.get(verdict["gate"], "Does a person agree?")
         lines.append(f"  {verdict['action'].upper():8}{verdict['gate']:16} {question}")
         by_task = verdict["evidence"].get("tasks") or {}
-        for sentence in [found["says"] for found in by_task.values()] or [verdict["reason"]]:
+        said = [found["says"] for found in by_task.values()] or [verdict["reason"]]
+        for sentence in ["; ".join(said)] if verdict["action"] == "pass" else said:
             lines += _wrapped(sentence, " " * 10)
     for table in report["tables"]:
         lines += ["", *_task(table)]
@@ -108,7 +109,7 @@ def _slices(table: Mapping[str, Any]) -> list[str]:
 
 
 def _weight(line: Mapping[str, Any]) -> int:
-    if line["name"] in ("recent", "old") or line.get("p", 1.0) <= 0.05:
+    if line["name"] in ("recent", "old") or line.get("p_family", 1.0) <= 0.2:
         return 0
     return 1 if line["kind"] == "label" else 2
 

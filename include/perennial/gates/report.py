@@ -9,9 +9,10 @@ from typing import Any
 
 from perennial.domain.verdict import Verdict
 from perennial.domain.words import GateAction, TaskKind
+from perennial.gates import slices
 from perennial.gates.catalogue import gates
 from perennial.gates.gate import GateSettings, worst
-from perennial.gates.intervals import bootstrap, paired_interval
+from perennial.gates.intervals import bootstrap, bootstrap_counts, paired_interval
 from perennial.gates.mcnemar import exact_p, mid_p
 from perennial.gates.page import render
 from perennial.gates.scores import Evaluation, KFold, TaskScores, is_finite, is_right, mean, problems
@@ -121,7 +122,7 @@ def decide(
     notes = [note for verdict in all_verdicts for note in verdict.evidence.get("not_measured", ())]
     return GateReport(
         action=action, verdicts=tuple(all_verdicts), summary=summary, major=major,
-        tables=() if evaluation is None else _tables(evaluation, settings or GateSettings()),
+        tables=() if evaluation is None else _tables(evaluation, settings or GateSettings(), all_verdicts),
         not_measured=tuple(dict.fromkeys([*notes, *_never_measured(evaluation)])),
         bootstrap=any(verdict.evidence.get("bootstrap") is True for verdict in all_verdicts),
         champion=None if evaluation is None else evaluation.champion,
@@ -136,12 +137,16 @@ def _never_measured(evaluation: Evaluation | None) -> list[str]:
     return [f"{task}: not trained, keeps the champion's files" for task in evaluation.unchanged]
 
 
-def _tables(evaluation: Evaluation, settings: GateSettings) -> tuple[dict[str, Any], ...]:
-    slices = family(evaluation, settings)
-    return tuple(_table(scores, slices.get(scores.task, [])) for scores in evaluation.tasks)
+def _tables(evaluation: Evaluation, settings: GateSettings, verdicts: Sequence[Verdict]) -> tuple[dict[str, Any], ...]:
+    judged = next((verdict.evidence.get("tasks") for verdict in verdicts if verdict.gate == slices.NAME), None)
+    # the very lines that the gate judged, where it did
+    lines = (
+        {task: found.get("slices", []) for task, found in judged.items()} if judged else family(evaluation, settings)
+    )
+    return tuple(_table(scores, lines.get(scores.task, [])) for scores in evaluation.tasks)
 
 
-def _table(scores: TaskScores, slices: list[dict[str, Any]]) -> dict[str, Any]:
+def _table(scores: TaskScores, lines: list[dict[str, Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {"task": scores.task, "kind": scores.kind.value, "rows": scores.rows}
     if problems(scores):
         return {**table, "champion": None, "candidate": None, "slices": [], "problems": problems(scores)}
@@ -153,9 +158,9 @@ def _table(scores: TaskScores, slices: list[dict[str, Any]]) -> dict[str, Any]:
         table["paired"] = _paired(scores.kind, scores.champion, candidate)
     if scores.baselines is not None:
         table["baselines"] = {name: value if is_finite(value) else None for name, value in scores.baselines.items()}
-    table["slices"] = slices  # broken ones are held and explained by their gate
+    table["slices"] = lines  # broken ones are held and explained by their gate
     if slice_problem(scores) is None:
-        table["groups"] = named_groups(scores, slices)
+        table["groups"] = named_groups(scores, lines)
     table["metrics"] = {who: dict(values) for who, values in scores.metrics.items()}
     if scores.k_fold is not None:
         table["k_fold"] = _k_fold(scores.k_fold)
@@ -166,10 +171,11 @@ def _table(scores: TaskScores, slices: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _paired(kind: TaskKind, champion: Sequence[float], candidate: Sequence[float]) -> dict[str, Any]:
     """The usual tests beside the interval that decides; they are reported and decide nothing."""
-    drawn = bootstrap(champion, candidate)
+    gains, losses = gains_and_losses(champion, candidate)
+    labels = kind is TaskKind.CLASSIFICATION
+    drawn = bootstrap_counts(gains, losses, len(champion)) if labels else bootstrap(champion, candidate)
     found: dict[str, Any] = {"bootstrap_low": round(drawn.low, 6), "bootstrap_high": round(drawn.high, 6)}
-    if kind is TaskKind.CLASSIFICATION:
-        gains, losses = gains_and_losses(champion, candidate)
+    if labels:
         found |= {
             "gains": gains, "losses": losses, "mcnemar_exact": round(exact_p(gains, losses), 6),
             "mcnemar_mid_p": round(mid_p(gains, losses), 6),

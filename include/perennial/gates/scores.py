@@ -257,6 +257,8 @@ def column_problems(task: str, who: str, kind: TaskKind, values: Sequence[float]
         return [f"{task}: the {who} was not measured"]
     if len(values) != rows:
         return [f"{task}: {who} has {len(values)} scores for {rows} rows"]
+    if kind is TaskKind.CLASSIFICATION and set(values) <= {0.0, 1.0}:
+        return []
     if any(not math.isfinite(value) or not 0.0 <= value <= 1.0 for value in values):
         return [f"{task}: {who} has scores that are not between 0 and 1"]
     if kind is TaskKind.CLASSIFICATION and any(value not in (0.0, 1.0) for value in values):

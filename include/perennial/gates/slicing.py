@@ -14,7 +14,8 @@ from perennial.gates.intervals import bootstrap_worse_p, paired_interval
 from perennial.gates.mcnemar import holm, worse_p
 from perennial.gates.scores import Evaluation, TaskScores, column_problems, label_slices, mean, problems
 
-FALSE_ALARMS = 0.05  # of one evaluation, all slices of all tasks together
+FALSE_ALARMS = 0.02  # of one evaluation, all slices of all tasks together; the whole holdout has the rest of 5 %
+LABELS_SHARE = 0.5  # of that budget goes to the labels, at which attacks aim; all other kinds share the rest
 NAMED_GROUPS = ("recent", "stress", "old")  # each reported by itself, with rows or with the reason why not
 _MONTHS = 6  # the newest calendar months that have enough rows are slices of their own
 
@@ -145,7 +146,7 @@ def family(evaluation: Evaluation, settings: GateSettings) -> dict[str, list[dic
 
     ``p``: one-sided, of so large a drop in this slice if the candidate were as good as the champion there (McNemar's
     mid-p test for labels, a bootstrap for numbers). ``p_family``: the same, adjusted by Holm's method over every
-    measured slice of every task, so that many slices do not make noise look like harm. ``low`` and ``high`` bound the
+    measured slice of every task, so that many slices do not make noise look like harm; labels have half of the budget. ``low`` and ``high`` bound the
     difference with Bonferroni's simultaneous confidence.
     """
     tables: dict[str, list[dict[str, Any]]] = {}
@@ -165,10 +166,18 @@ def family(evaluation: Evaluation, settings: GateSettings) -> dict[str, list[dic
                 open_lines.append((line, scores.kind, one))
     raw = [_worse_p(kind, one.champion or (), one.candidate) for _, kind, one in open_lines]
     confidence = 1.0 - FALSE_ALARMS / max(len(raw), 1)
-    for (line, kind, one), p, adjusted in zip(open_lines, raw, holm(raw), strict=True):
+    weights = _weights([one.kind == "label" for _, _, one in open_lines])
+    for (line, kind, one), p, adjusted in zip(open_lines, raw, holm(raw, weights), strict=True):
         interval = paired_interval(kind, one.champion or (), one.candidate, confidence=confidence)
         line.update({**interval.as_dict(), "p": round(p, 6), "p_family": round(adjusted, 6), "family": len(raw)})
     return tables
+
+
+def _weights(labels: Sequence[bool]) -> list[float]:
+    count = sum(labels)
+    if not 0 < count < len(labels):
+        return [1.0] * len(labels)
+    return [LABELS_SHARE / count if label else (1.0 - LABELS_SHARE) / (len(labels) - count) for label in labels]
 
 
 def _worse_p(kind: TaskKind, champion: Sequence[float], candidate: Sequence[float]) -> float:

@@ -9,6 +9,7 @@ from perennial.gates.intervals import paired_interval
 from perennial.gates.scores import Evaluation, TaskScores, column_problems
 
 NAME = "window"
+CONFIDENCE = 0.99  # a second look at the whole holdout: it must not add much to the false alarms of the first
 
 
 def evaluate(evaluation: Evaluation, settings: GateSettings) -> Verdict:
@@ -38,7 +39,7 @@ def _ask(scores: TaskScores, settings: GateSettings, *, first: bool) -> Finding:
     if best.scores is None:
         sentence = f"{task}: the champion is the best of the last {best.looked_at} version(s)"
         return Finding(task=task, action=GateAction.PASS, sentence=sentence, evidence={"versions": best.looked_at})
-    interval = paired_interval(scores.kind, best.scores, scores.candidate or ())
+    interval = paired_interval(scores.kind, best.scores, scores.candidate or (), confidence=CONFIDENCE)
     seen = f"{points(interval.difference)} against {best.version}, the best of the last {best.looked_at} versions"
     fallen = -interval.difference > settings.rollback_threshold and interval.high < 0
     allowed = percent(settings.rollback_threshold)

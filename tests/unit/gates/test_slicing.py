@@ -79,7 +79,7 @@ def test_disturbed_texts_that_were_not_measured_hold() -> None:
 
 
 @pytest.mark.req("J22", "J90")
-@pytest.mark.parametrize(("rows", "disagree"), [(200, 0.5), (1000, 0.05)])
+@pytest.mark.parametrize(("rows", "disagree"), [(200, 0.25), (400, 0.5), (1000, 0.05)])
 def test_identical_models_are_held_in_at_most_5_of_100_with_every_slice_active(rows: int, disagree: float) -> None:
     draw, held, most = Random(rows), 0, 0
     for _ in range(200):
@@ -148,9 +148,10 @@ def test_poisoned_holdout_rows_of_the_batch_do_not_hide_a_drop() -> None:
     blind = non_inferiority.evaluate(evaluation(replace(poisoned, earlier=())), SETTINGS)
     assert blind.action is PASS
     verdict = non_inferiority.evaluate(evaluation(poisoned), SETTINGS)
-    assert verdict.action is HOLD
-    assert "hide it" in verdict.reason
-    assert slices.evaluate(evaluation(poisoned), SETTINGS).action is HOLD
+    assert "-18.2 points on the rows from before this batch" in verdict.reason
+    held = slices.evaluate(evaluation(poisoned), SETTINGS)
+    assert held.action is HOLD
+    assert "hide it" in held.reason
 
 
 def test_number_tasks_have_slices_too() -> None:
