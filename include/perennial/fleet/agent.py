@@ -64,6 +64,11 @@ class Gates:
     performance_window: int | None = None  # newest rows that count as recent; None: the deployment's setting (100)
     corrections_learned: float = 1.0  # share of the batch's corrections that must be answered right
 
+    def __post_init__(self) -> None:
+        from perennial.gates.gate import GateSettings
+
+        GateSettings.of(asdict(self), rollback_threshold=0.05)  # a ValueError here names the fleet file and its line
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rollout:

@@ -67,7 +67,9 @@ def _judge(scores: TaskScores, table: Sequence[Mapping[str, Any]], settings: Gat
     if fallen:
         return GateAction.HOLD, f"{task}: accuracy fell for {_told(fallen)}{_hidden(scores, fallen)}"
     if scores.slices and not any(line["kind"] == "label" for line in measured):
-        sentence = f"{task}: no label has {settings.slice_rows} rows, so no slice was measured; a person decides"
+        sentence = (
+            f"{task}: no label has {settings.slice_rows} rows, so no slice was measured by label; a person decides"
+        )
         return GateAction.APPROVE, sentence
     doubted = [
         line for line in measured

@@ -146,7 +146,8 @@ def family(evaluation: Evaluation, settings: GateSettings) -> dict[str, list[dic
 
     ``p``: one-sided, of so large a drop in this slice if the candidate were as good as the champion there (McNemar's
     mid-p test for labels, a bootstrap for numbers). ``p_family``: the same, adjusted by Holm's method over every
-    measured slice of every task, so that many slices do not make noise look like harm; labels have half of the budget. ``low`` and ``high`` bound the
+    measured slice of every task, so that many slices do not make noise look like harm; labels have half of the budget.
+    ``low`` and ``high`` bound the
     difference with Bonferroni's simultaneous confidence.
     """
     tables: dict[str, list[dict[str, Any]]] = {}

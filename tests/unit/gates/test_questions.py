@@ -10,6 +10,7 @@ import pytest
 
 from perennial.domain.example import TrainingRow
 from perennial.domain.words import GateAction, Mode, Reason, TaskKind
+from perennial.fleet.agent import Gates
 from perennial.gates import holdout_size, metrics, superiority, window
 from perennial.gates.folds import folds
 from perennial.gates.gate import GateSettings
@@ -197,3 +198,9 @@ def test_a_normal_page_is_short_enough_to_read() -> None:
     page = judge(evaluation(*tables), SETTINGS, major=False).as_text().splitlines()
     assert len(page) <= 120
     assert max(len(line) for line in page) <= 125
+
+
+@pytest.mark.parametrize("wrong", [{"max_slice_drop": 2.0}, {"k_folds": 1}, {"min_metrics": {"t": {"macro_f1": 80.0}}}])
+def test_a_declaration_out_of_range_is_refused_when_it_is_made(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        Gates(**wrong)  # type: ignore[arg-type]
