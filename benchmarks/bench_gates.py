@@ -1,13 +1,13 @@
 """Sixty candidates, thirty honest and thirty damaged, judged by the evaluation and the gates of a training run.
 
-    PYTHONPATH=include nice .venv/bin/python benchmarks/bench_gates.py --data news.jsonl [--seed 7] [--small] [--json OUT]
+    PYTHONPATH=include nice .venv/bin/python benchmarks/bench_gates.py --data news.jsonl [--seed 7] [--rows 1000] [--small] [--json OUT]
 
 ``--data``: one JSON object per line with ``text`` and ``label``. The rows are cut into a start set (800 rows, the first
 champion), a pool of new rows, a holdout and a large test set that no gate sees. Honest candidates train on clean rows of
 the pool; damaged ones on rows with flipped labels (5, 10, 20 %), on rows of one label that all carry another one, or have
 random weights. As in a run, a tenth of every batch joins the holdout with the labels that it came with. Each candidate goes
 through ``examine``, ``Evaluation.from_record`` and ``judge`` with the default gate settings. The worst slice drop is
-measured on the test set, with the true labels. ``--small``: the short form that the tests run.
+measured on the test set, with the true labels. ``--small``: ten candidates.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--rows", type=int, default=1000, help="of the holdout and of the test set, each")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    parts = cut(arguments.data, arguments.seed)
+    parts = cut(arguments.data, arguments.seed, arguments.rows)
     honest, each = (5, 1) if arguments.small else (30, 6)
     with tempfile.TemporaryDirectory() as folder:
         results = list(run(parts, Path(folder), seed=arguments.seed, honest=honest, each=each))
@@ -102,7 +103,7 @@ def harmful(results: Sequence[Result]) -> list[Result]:
     ]  # fmt: skip
 
 
-def cut(data: Path, seed: int) -> Parts:
+def cut(data: Path, seed: int, most: int = 1000) -> Parts:
     """Read the file and deal its rows out; ids come from the texts."""
     rows = []
     for line in data.read_text(encoding="utf-8").splitlines():
@@ -113,12 +114,12 @@ def cut(data: Path, seed: int) -> Parts:
     Random(seed).shuffle(rows)
     if len(rows) < 2000:
         raise SystemExit(f"{len(rows)} different texts are too few; give a file with 2,000 or more")
-    start, pool = 800, min(600, len(rows) // 6)
+    start, pool = 800, min(400, len(rows) // 6)
     held = (len(rows) - start - pool) // 2
     holdout = tuple(replace(row, job_id=EARLIER) for row in rows[start + pool : start + pool + held])
     return Parts(
-        start=tuple(rows[:start]), pool=tuple(rows[start : start + pool]), holdout=holdout[:1000],
-        test=tuple(rows[start + pool + held :]),
+        start=tuple(rows[:start]), pool=tuple(rows[start : start + pool]), holdout=holdout[:most],
+        test=tuple(rows[start + pool + held :])[:most],
     )  # fmt: skip
 
 
