@@ -11,11 +11,11 @@ from random import Random
 
 import pytest
 
-from perennial.domain.words import GateAction
+from perennial.domain.words import GateAction, Mode, Reason
 from perennial.gates.catalogue import gates
 from perennial.gates.gate import Gate, GateSettings
 from perennial.gates.scores import Evaluation, RowScores, TaskScores
-from tests.unit.gates.samples import evaluation, first, numbers, simulated, table, with_corrections
+from tests.unit.gates.samples import evaluation, first, numbers, simulated, table, with_corrections, with_slices
 
 GATES = gates()
 SETTINGS = GateSettings(min_accuracy={"news": 0.75})
@@ -25,7 +25,7 @@ every_gate = pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.name)
 
 def test_the_catalogue_finds_one_gate_per_file() -> None:
     assert {gate.name for gate in GATES} >= {
-        "absolute", "bootstrap", "corrections", "holdout_size", "non_inferiority", "slices",
+        "absolute", "bootstrap", "corrections", "holdout_size", "metrics", "non_inferiority", "slices", "superiority", "window",
     }  # fmt: skip
 
 
@@ -56,13 +56,17 @@ def _own_needs() -> Iterator[tuple[str, Evaluation]]:
     yield "holdout_size", evaluation(replace(table(0, both=0)))
     yield "non_inferiority", evaluation(replace(whole, champion=None))
     yield "slices", evaluation(replace(whole, slices={}))
+    yield "superiority", evaluation(whole, mode=None)
+    yield "window", evaluation(replace(whole, reference=None))
+    yield "metrics", evaluation(replace(whole, metrics={"champion": {"macro_f1": 0.9}}))
 
 
 def test_each_gate_holds_when_its_own_input_is_missing() -> None:
     needs = dict(_own_needs())
     assert set(needs) == {gate.name for gate in GATES}, "a new gate states here what it cannot do without"
     for gate in GATES:
-        assert gate.evaluate(needs[gate.name], SETTINGS).action is GateAction.HOLD, gate.name
+        settings = replace(SETTINGS, min_metrics={"news": {"macro_f1": 0.5}}) if gate.name == "metrics" else SETTINGS
+        assert gate.evaluate(needs[gate.name], settings).action is GateAction.HOLD, gate.name
 
 
 def _improved(draw: Random, scores: TaskScores) -> TaskScores:
@@ -74,6 +78,13 @@ def _improved(draw: Random, scores: TaskScores) -> TaskScores:
         scores, candidate=better(scores.candidate, share),
         corrections=replace(scores.corrections, candidate=better(scores.corrections.candidate, share)),
         regression=replace(scores.regression, candidate=better(scores.regression.candidate, share)),
+        stress={
+            kind: replace(given, candidate=better(given.candidate, share)) for kind, given in (scores.stress or {}).items()
+        },
+        metrics={
+            who: {name: min(1.0, (value or 0.0) + share / 5) for name, value in values.items()}
+            for who, values in scores.metrics.items()
+        },
     )  # fmt: skip
 
 
@@ -90,6 +101,7 @@ def _random_table(draw: Random) -> TaskScores:
     scores = replace(
         scores, regression=RowScores(ids=("1", "2", "3", "4"), candidate=side, champion=(1.0, 1.0, 0.0, 1.0))
     )
+    scores = with_slices(draw, scores) if draw.random() < 0.7 else scores
     return first(scores, majority=0.4, tfidf=0.7) if draw.random() < 0.2 else scores
 
 
@@ -98,10 +110,13 @@ def test_an_improved_candidate_never_fares_worse(gate: Gate) -> None:
     draw, seen = Random(99), set()
     for _ in range(150):
         scores = _random_table(draw)
-        settings = GateSettings(min_accuracy={scores.task: 0.75}, corrections_learned=0.7)
+        settings = GateSettings(
+            min_accuracy={scores.task: 0.75}, min_metrics={scores.task: {"macro_f1": 0.6}}, corrections_learned=0.7
+        )
         champion = None if scores.champion is None and draw.random() < 0.5 else "1.0.0"
-        before = gate.evaluate(evaluation(scores, champion=champion), settings)
-        after = gate.evaluate(evaluation(_improved(draw, scores), champion=champion), settings)
+        how = {"champion": champion, "mode": draw.choice([Mode.ONLINE, Mode.BATCH]), "reason": Reason.THRESHOLD}
+        before = gate.evaluate(evaluation(scores, **how), settings)
+        after = gate.evaluate(evaluation(_improved(draw, scores), **how), settings)
         assert ORDER[after.action] <= ORDER[before.action], (before.reason, after.reason)
         seen.add(before.action)
     assert GateAction.PASS in seen

@@ -591,6 +591,41 @@ def test_rows_refused_twice_are_held_and_failures_do_not_count(store: Store) -> 
         assert store.state(one) == state
 
 
+@pytest.mark.req("J49", "J87")
+def test_holdout_rows_that_came_with_a_held_batch_judge_nobody(store: Store) -> None:
+    store.buffer.sync_agents([record(holdout=0.5)])
+    store.buffer.add_many([row(f"clean {number}") for number in range(40)])
+    store.train("run1")
+    clean = store.buffer.holdout("scout", TASK, datetime.now(UTC), 1000)
+    first = store.buffer.job_of_run("run1")
+    assert first is not None
+    assert {one.job_id for one in clean} == {first.job_id}  # who came in with which training
+    store.buffer.add_many([row(f"flipped {number}", "bad") for number in range(40)])
+    for run in ("run2", "run3"):
+        store.admit()
+        job_id, attempt = store.start(run)
+        store.buffer.claim("scout", job_id, attempt, 1000)
+        seen = store.buffer.holdout("scout", TASK, datetime.now(UTC), 1000)
+        assert len(seen) > len(clean)  # while it is on trial they are asked, and known as its own
+        assert {one.job_id for one in seen if one not in clean} == {job_id}
+        store.buffer.give_back(job_id, attempt, refused=True, reason="held: hold")
+        store.buffer.finish(job_id, attempt, JobStatus.COMPLETED)
+    assert store.buffer.holdout("scout", TASK, datetime.now(UTC), 1000) == clean
+    store.buffer.add(row("another one"))
+    store.admit()
+    job_id, attempt = store.start("run4")
+    store.buffer.claim("scout", job_id, attempt, 1000)
+    assert {one.text for one in store.buffer.holdout("scout", TASK, datetime.now(UTC), 1000)} <= {
+        "another one", *(one.text for one in clean)
+    }  # fmt: skip
+
+
+@pytest.mark.req("J90")
+def test_a_job_keeps_what_the_person_who_asked_for_it_said(store: Store) -> None:
+    wish = JobRequest(agent="scout", run_id="asked", why="the style guide changed", overrides={"epochs": 2})
+    assert store.buffer.job(store.buffer.open_job(wish)).config == {"why": wish.why, "overrides": {"epochs": 2}}
+
+
 def test_a_claimed_row_that_was_corrected_does_not_come_back(store: Store) -> None:
     one = row("Rates fell.", "bad")
     store.buffer.add(one)

@@ -304,3 +304,44 @@ def test_no_network_is_used(trainer: Trainer, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "['x', 'y']"
+
+
+@pytest.mark.req("J88", "K32", "K33")
+@every_trainer
+def test_an_evaluation_asks_everything_of_it(
+    trainer: Trainer, champion: Artefact, bench: Workbench, tmp_path: Path
+) -> None:
+    """k-fold below the minimum, disturbed texts, metrics and the best earlier version, through the trainer's protocol alone."""
+    from perennial.flows.train.measure import Exam, examine
+    from perennial.gates.gate import GateSettings
+    from perennial.gates.report import judge
+    from perennial.gates.scores import Evaluation
+
+    held = tuple(replace(row, job_id=UUID(int=9), source_id="wire") for row in rows("sport", "money", first=500)[1::2])
+    exam = Exam(
+        trainer=trainer, bench=bench, settings=GateSettings(k_folds=3, stress_rows=4), agent="scout", task="topic",
+        kind=TaskKind.CLASSIFICATION, labels=("sport", "money"), candidate=champion.path, champion=champion.path, holdout=held,
+        batch=rows("sport", "money"), job_id=UUID(int=10), best=champion.path, best_version="1.0.0", versions=2,
+    )  # fmt: skip
+    record = json.loads(json.dumps(examine(exam), allow_nan=False))
+    assert len(record["k_fold"]["folds"]) == 3
+    assert record["k_fold"]["rows"] == 18
+    assert all(0.0 <= value <= 1.0 for value in record["k_fold"]["folds"])
+    assert {name: len(side["candidate"]) for name, side in record["stress"].items()} == dict.fromkeys(
+        ("typos", "case", "negation", "length"), 4
+    )
+    assert record["earlier"] == [True] * 6
+    assert set(record["metrics"]) == {"candidate", "champion", "baseline"}
+    assert {"macro_f1", "macro_auc", "recall:sport"} <= set(record["metrics"]["candidate"])
+    assert record["reference"]["scores"] == record["candidate"]
+    assert "wire" not in json.dumps(record)
+    assert not any(row.text in json.dumps(record) for row in held)
+    enough = examine(replace(exam, settings=GateSettings(min_holdout=6, stress_rows=0)))
+    assert (enough["k_fold"], enough["stress"]) == (None, {})
+    assert examine(replace(exam, settings=GateSettings(min_holdout=6, k_folds_always=True)))["k_fold"]["folds"]
+    few = examine(replace(exam, batch=rows("sport")[:2], holdout=held[:2]))["k_fold"]
+    assert few["problem"] == "4 rows are too few for 3 folds"
+    whole = {"champion": "1.0.0", "tasks": {"topic": record}, "mode": "online", "reason": "threshold"}
+    report = judge(Evaluation.from_record(whole, earlier_versions=True), GateSettings(), major=False)
+    assert report.action.value == "approve"
+    assert "k-fold estimate" in report.as_text()

@@ -94,7 +94,7 @@ def test_settle_always_runs_and_never_hides_a_failure(train: Any) -> None:
 def test_the_form_refuses_what_no_training_understands(train: Any) -> None:
     from airflow.sdk.exceptions import ParamValidationError
 
-    assert set(train.params) == {"mode", "reason", "job_id", "force", "overrides"}
+    assert set(train.params) == {"mode", "reason", "why", "job_id", "force", "overrides"}
     for name, value in {"mode": "deep", "reason": "mood", "job_id": "x", "force": "yes", "overrides": []}.items():
         with pytest.raises(ParamValidationError):
             train.params.get_param(name).resolve(value)

@@ -6,18 +6,20 @@ import psycopg
 import pytest
 
 from perennial.ingest.aside import drop_held, release_held
+from perennial.ingest.postgres_jobs import WITH_HELD_BATCH
 from perennial.storage.database import Database as Pool
 from tests.postgres_fixture import Database
 
 
-def _held(database: Database, reason: str, count: int) -> None:
+def _held(database: Database, reason: str, count: int, *, state: str = "held", holdout: bool = False) -> None:
     with psycopg.connect(database.superuser) as connection:
         for number in range(count):
             connection.execute(
                 "INSERT INTO perennial.examples (example_id, agent, task, state, uncertainty, importance, priority, source, content_digest,"
-                " input_digest, created_at, refusals, reason) VALUES (gen_random_uuid(), 'scout', 't', 'held', 0.5, 0.5, 0, 'example',"
-                " sha256(%s::bytea), sha256(%s::bytea), now(), 2, %s)",
-                (f"{reason}{number}".encode(), f"{reason}{number}".encode(), reason),
+                " input_digest, created_at, refusals, reason, holdout)"
+                " VALUES (gen_random_uuid(), 'scout', 't', %s, 0.5, 0.5, 0, 'example',"
+                " sha256(%s::bytea), sha256(%s::bytea), now(), 2, %s, %s)",
+                (state, f"{reason}{number}".encode(), f"{reason}{number}".encode(), reason, holdout),
             )
 
 
@@ -40,3 +42,23 @@ def test_dropped_rows_stay_in_the_books(database: Database) -> None:
     _held(database, "held: a slice fell", 3)
     assert drop_held(Pool(database.app), "scout", "editor") == 3
     assert _states(database) == {"evicted": 3}
+
+
+@pytest.mark.req("J49", "J110")
+def test_holdout_rows_follow_the_batch_that_they_came_in_with(database: Database) -> None:
+    _held(database, "held: a slice fell", 3)
+    _held(database, WITH_HELD_BATCH, 2, state="ready", holdout=True)
+    _held(database, "", 4, state="ready", holdout=True)
+    assert release_held(Pool(database.app), "scout") == 5
+    assert _reasons(database) == {"": 9}
+    with psycopg.connect(database.superuser) as connection:
+        connection.execute("DELETE FROM perennial.examples")
+    _held(database, WITH_HELD_BATCH, 2, state="ready", holdout=True)
+    _held(database, "", 4, state="ready", holdout=True)
+    assert drop_held(Pool(database.app), "scout", "editor") == 2
+    assert _states(database) == {"evicted": 2, "ready": 4}
+
+
+def _reasons(database: Database) -> dict[str, int]:
+    with psycopg.connect(database.superuser) as connection:
+        return dict(connection.execute("SELECT reason, count(*) FROM perennial.examples GROUP BY 1").fetchall())

@@ -181,6 +181,12 @@ def _train_params() -> dict[str, Param]:
     return {
         "mode": Param("auto", enum=[word.value for word in Mode], description="online: heads only; batch: encoder too"),
         "reason": Param("request", enum=[word.value for word in Reason], description="Why, for the job's record"),
+        "why": Param(
+            "",
+            type="string",
+            maxLength=300,
+            description="Your reason in a sentence; a batch candidate that is no better needs one",
+        ),
         "job_id": Param(
             None, type=["null", "string"], pattern=_UUID, description="UUID of the job, when the caller brings one"
         ),

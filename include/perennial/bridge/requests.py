@@ -36,7 +36,7 @@ def build_request(
     return JobRequest(
         agent=agent, run_id=run_id, reason=reason, mode=Mode(params.get("mode") or Mode.AUTO),
         force=bool(params.get("force", False)), requested_by=user or "perennial",
-        overrides=dict(params.get("overrides") or {}), job_id=UUID(job_id) if job_id else None,
+        why=str(params.get("why") or ""), overrides=dict(params.get("overrides") or {}), job_id=UUID(job_id) if job_id else None,
     )  # fmt: skip
 
 

@@ -58,3 +58,4 @@ class TrainingRow:
     correction: bool = False
     source_id: str = ""
     created_at: datetime | None = None
+    job_id: UUID | None = None  # of a holdout row: the training that it came in with

@@ -23,6 +23,7 @@ class JobRequest:
     mode: Mode = Mode.AUTO
     force: bool = False
     requested_by: str = ""
+    why: str = ""  # what the person who asks says; a batch training on request is judged by it
     overrides: dict[str, Any] = field(default_factory=dict)
     job_id: UUID | None = None
 

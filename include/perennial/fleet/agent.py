@@ -53,11 +53,24 @@ class Gates:
     rollback_threshold: float | None = None  # None: the deployment's setting (0.05)
     min_holdout: int = 100
     min_accuracy: Mapping[str, float] = field(default_factory=dict)  # per task, absolute
-    max_slice_drop: float = 0.10  # a label's recall may fall by this much at most (with at least slice_rows rows)
-    slice_rows: int = 20
+    # per task and metric (macro_f1, macro_auc, precision:LABEL, ...; gates.metrics names them), absolute
+    min_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    max_slice_drop: float = 0.03  # a slice may fall by this much at most; more, beyond doubt, holds
+    slice_doubt: float = 0.20  # a drop of half that with a smaller p value (adjusted for all slices) asks a person
+    slice_rows: int = 20  # a slice with fewer rows is said not to be measured
+    stress_rows: int = 60  # holdout rows whose texts are disturbed in each of four ways; 0 switches that off
+    k_folds: int = 5  # parts of the estimate that a person sees below min_holdout
+    k_folds_always: bool = False  # also with enough holdout rows
+    window_versions: int = 5  # no worse than the best of so many of the last versions
+    performance_window: int | None = None  # newest rows that count as recent; None: the deployment's setting (100)
     corrections_learned: float = 1.0  # share of the batch's corrections that must be answered right
     two_person: bool = False  # who asked for a training cannot approve it; when a machine asked, two people must
     approvers: tuple[str, ...] = ()  # Airflow users whose approval counts; empty: whoever may answer its form
+
+    def __post_init__(self) -> None:
+        from perennial.gates.gate import GateSettings
+
+        GateSettings.of(asdict(self), rollback_threshold=0.05)  # a ValueError here names the fleet file and its line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,6 +26,7 @@ def row_as_dict(row: TrainingRow) -> dict[str, Any]:
         "example_id": str(row.example_id), "task": row.task, "text": row.text, "label": row.label,
         "priority": row.priority, "correction": row.correction, "source_id": row.source_id,
         "created_at": row.created_at.isoformat() if row.created_at else None,
+        "job_id": str(row.job_id) if row.job_id else None,
     }  # fmt: skip
 
 
@@ -36,6 +37,7 @@ def row_from_dict(value: dict[str, Any]) -> TrainingRow:
         example_id=UUID(value["example_id"]), task=value["task"], text=value["text"], label=value["label"],
         priority=value["priority"], correction=value["correction"], source_id=value["source_id"],
         created_at=datetime.fromisoformat(created) if created else None,
+        job_id=UUID(value["job_id"]) if value.get("job_id") else None,
     )  # fmt: skip
 
 

@@ -25,20 +25,35 @@ class GateSettings:
     rollback_threshold: float = 0.05
     min_holdout: int = 100
     min_accuracy: Mapping[str, float] = field(default_factory=dict)
-    max_slice_drop: float = 0.10
+    min_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    max_slice_drop: float = 0.03
+    slice_doubt: float = 0.20
     slice_rows: int = 20
+    stress_rows: int = 60
+    k_folds: int = 5
+    k_folds_always: bool = False
+    window_versions: int = 5
+    performance_window: int = 100
     corrections_learned: float = 1.0
 
     def __post_init__(self) -> None:
-        shares = (self.rollback_threshold, self.max_slice_drop, self.corrections_learned, *self.min_accuracy.values())
+        wanted = [value for metrics in self.min_metrics.values() for value in metrics.values()]
+        shares = (
+            self.rollback_threshold, self.max_slice_drop, self.slice_doubt, self.corrections_learned,
+            *self.min_accuracy.values(), *wanted,
+        )  # fmt: skip
         if not all(math.isfinite(share) and 0.0 <= share <= 1.0 for share in shares):
             raise ValueError("gate settings that are shares must lie between 0 and 1")
-        if self.min_holdout < 1 or self.slice_rows < 1:
-            raise ValueError("min_holdout and slice_rows must be at least 1")
+        if min(self.min_holdout, self.slice_rows, self.performance_window, self.window_versions) < 1:
+            raise ValueError("min_holdout, slice_rows, performance_window and window_versions must be at least 1")
+        if self.k_folds < 2 or self.stress_rows < 0:
+            raise ValueError("k_folds must be at least 2, and stress_rows 0 or more")
 
     @classmethod
-    def of(cls, declared: Mapping[str, Any], *, rollback_threshold: float) -> GateSettings:
-        """From an agent's declaration (``dataclasses.asdict(agent.gates)``); the deployment's threshold fills a None.
+    def of(
+        cls, declared: Mapping[str, Any], *, rollback_threshold: float, performance_window: int = 100
+    ) -> GateSettings:
+        """From an agent's declaration (``dataclasses.asdict(agent.gates)``); the deployment's values fill a None.
 
         >>> GateSettings.of({"rollback_threshold": None, "slice_rows": 30}, rollback_threshold=0.03).rollback_threshold
         0.03
@@ -46,6 +61,8 @@ class GateSettings:
         given = {name: value for name, value in declared.items() if name not in _ABOUT_PEOPLE}
         if given.get("rollback_threshold") is None:
             given["rollback_threshold"] = rollback_threshold
+        if given.get("performance_window") is None:
+            given["performance_window"] = performance_window
         return cls(**given)
 
 

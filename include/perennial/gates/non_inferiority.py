@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from perennial.domain.verdict import Verdict
 from perennial.domain.words import GateAction
 from perennial.gates.gate import Finding, Gate, GateSettings, per_task, percent, points
@@ -18,7 +20,8 @@ def evaluate(evaluation: Evaluation, settings: GateSettings) -> Verdict:
     when the interval reaches below minus twice the threshold, since the data then cannot rule a bad drop out; with
     fewer than ``min_holdout`` rows the inconclusive case asks a person instead, because so few rows can hardly ever
     be conclusive. A task that the champion never knew has no champion to compare with: the bootstrap gate asks about
-    it.
+    it. Rows that came in with the batch are as clean or as poisoned as the batch; how the others fare is told here and
+    judged among the slices.
     """
 
     def ask(scores: TaskScores, settings: GateSettings) -> Finding:
@@ -38,11 +41,23 @@ def _ask(scores: TaskScores, settings: GateSettings, *, first: bool) -> Finding:
     candidate = scores.candidate or ()
     interval = paired_interval(scores.kind, scores.champion, candidate)
     action, sentence = _judge(task, interval, scores.rows, settings)
-    evidence = {
+    before = _before(scores, settings)
+    if before is not None:
+        sentence += f"; {points(before.difference)} on the rows from before this batch"
+    evidence: dict[str, Any] = {
         "champion": round(mean(scores.champion), 6), "candidate": round(mean(candidate), 6), "rows": scores.rows,
         "threshold": settings.rollback_threshold, **interval.as_dict(),
+        "before_this_batch": None if before is None else before.as_dict(),
     }  # fmt: skip
     return Finding(task=task, action=action, sentence=sentence, evidence=evidence)
+
+
+def _before(scores: TaskScores, settings: GateSettings) -> Interval | None:
+    rows = [row for row, known in enumerate(scores.earlier) if known]
+    if not settings.slice_rows <= len(rows) < scores.rows:
+        return None
+    champion, candidate = scores.champion or (), scores.candidate or ()
+    return paired_interval(scores.kind, [champion[row] for row in rows], [candidate[row] for row in rows])
 
 
 def _judge(task: str, interval: Interval, rows: int, settings: GateSettings) -> tuple[GateAction, str]:

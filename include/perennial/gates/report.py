@@ -9,12 +9,15 @@ from typing import Any
 
 from perennial.domain.verdict import Verdict
 from perennial.domain.words import GateAction, TaskKind
+from perennial.gates import slices
 from perennial.gates.catalogue import gates
 from perennial.gates.gate import GateSettings, worst
-from perennial.gates.intervals import paired_interval
+from perennial.gates.intervals import bootstrap, bootstrap_counts, paired_interval
+from perennial.gates.mcnemar import exact_p, mid_p
 from perennial.gates.page import render
-from perennial.gates.scores import Evaluation, TaskScores, is_finite, is_right, mean, problems
-from perennial.gates.slices import slice_confidence, slice_problem, slice_table
+from perennial.gates.scores import Evaluation, KFold, TaskScores, is_finite, is_right, mean, problems
+from perennial.gates.slicing import family, gains_and_losses, named_groups, slice_problem
+from perennial.gates.superiority import question
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +37,14 @@ class GateReport:
     major: bool = False
     bootstrap: bool = False
     champion: str | None = None
+    question: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON: what the database, the bundle and the pages keep."""
         return {
             "action": self.action.value, "summary": self.summary, "major": self.major, "bootstrap": self.bootstrap,
-            "champion": self.champion, "settings": dict(self.settings), "not_measured": list(self.not_measured),
+            "champion": self.champion, "question": self.question, "settings": dict(self.settings), "not_measured": list(self.not_measured),
             "tables": [dict(table) for table in self.tables],
             "verdicts": [
                 {
@@ -56,7 +60,8 @@ class GateReport:
         """Inverse of ``as_dict``."""
         return cls(
             action=GateAction(value["action"]), summary=value["summary"], major=value["major"],
-            bootstrap=value["bootstrap"], champion=value["champion"], settings=value["settings"],
+            bootstrap=value["bootstrap"], champion=value["champion"],
+            question=value.get("question", ""), settings=value["settings"],
             tables=tuple(value["tables"]), not_measured=tuple(value["not_measured"]),
             verdicts=tuple(_verdict(item) for item in value["verdicts"]),
         )  # fmt: skip
@@ -117,10 +122,11 @@ def decide(
     notes = [note for verdict in all_verdicts for note in verdict.evidence.get("not_measured", ())]
     return GateReport(
         action=action, verdicts=tuple(all_verdicts), summary=summary, major=major,
-        tables=() if evaluation is None else _tables(evaluation, settings or GateSettings()),
+        tables=() if evaluation is None else _tables(evaluation, settings or GateSettings(), all_verdicts),
         not_measured=tuple(dict.fromkeys([*notes, *_never_measured(evaluation)])),
         bootstrap=any(verdict.evidence.get("bootstrap") is True for verdict in all_verdicts),
         champion=None if evaluation is None else evaluation.champion,
+        question="" if evaluation is None else question(evaluation),
         settings={} if settings is None else asdict(settings),
     )  # fmt: skip
 
@@ -131,12 +137,16 @@ def _never_measured(evaluation: Evaluation | None) -> list[str]:
     return [f"{task}: not trained, keeps the champion's files" for task in evaluation.unchanged]
 
 
-def _tables(evaluation: Evaluation, settings: GateSettings) -> tuple[dict[str, Any], ...]:
-    confidence = slice_confidence(evaluation, settings)
-    return tuple(_table(scores, settings, confidence) for scores in evaluation.tasks)
+def _tables(evaluation: Evaluation, settings: GateSettings, verdicts: Sequence[Verdict]) -> tuple[dict[str, Any], ...]:
+    judged = next((verdict.evidence.get("tasks") for verdict in verdicts if verdict.gate == slices.NAME), None)
+    # the very lines that the gate judged, where it did
+    lines = (
+        {task: found.get("slices", []) for task, found in judged.items()} if judged else family(evaluation, settings)
+    )
+    return tuple(_table(scores, lines.get(scores.task, [])) for scores in evaluation.tasks)
 
 
-def _table(scores: TaskScores, settings: GateSettings, confidence: float) -> dict[str, Any]:
+def _table(scores: TaskScores, lines: list[dict[str, Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {"task": scores.task, "kind": scores.kind.value, "rows": scores.rows}
     if problems(scores):
         return {**table, "champion": None, "candidate": None, "slices": [], "problems": problems(scores)}
@@ -146,11 +156,15 @@ def _table(scores: TaskScores, settings: GateSettings, confidence: float) -> dic
     if scores.champion is not None:
         table.update(paired_interval(scores.kind, scores.champion, candidate).as_dict())
         table["changes"] = changed_answers(scores)
+        table["paired"] = _paired(scores.kind, scores.champion, candidate)
     if scores.baselines is not None:
         table["baselines"] = {name: value if is_finite(value) else None for name, value in scores.baselines.items()}
-    # broken slices are held and explained by their gate
-    usable = scores.kind is TaskKind.CLASSIFICATION and slice_problem(scores) is None
-    table["slices"] = slice_table(scores, settings, confidence) if usable else []
+    table["slices"] = lines  # broken ones are held and explained by their gate
+    if slice_problem(scores) is None:
+        table["groups"] = named_groups(scores, lines)
+    table["metrics"] = {who: dict(values) for who, values in scores.metrics.items()}
+    if scores.k_fold is not None:
+        table["k_fold"] = _k_fold(scores.k_fold)
     table["corrections"] = _right_of(scores, scores.corrections.candidate, len(scores.corrections.ids))
     table["regression"] = _right_of(scores, scores.regression.candidate, len(scores.regression.ids))
     return table
@@ -169,6 +183,26 @@ def changed_answers(scores: TaskScores) -> dict[str, int]:
     ]
     fixed, broken = sum(new and not old for old, new in pairs), sum(old and not new for old, new in pairs)
     return {"fixed": fixed, "broken": broken, "same": len(pairs) - fixed - broken}
+
+
+def _paired(kind: TaskKind, champion: Sequence[float], candidate: Sequence[float]) -> dict[str, Any]:
+    """The usual tests beside the interval that decides; they are reported and decide nothing."""
+    gains, losses = gains_and_losses(champion, candidate)
+    labels = kind is TaskKind.CLASSIFICATION
+    drawn = bootstrap_counts(gains, losses, len(champion)) if labels else bootstrap(champion, candidate)
+    found: dict[str, Any] = {"bootstrap_low": round(drawn.low, 6), "bootstrap_high": round(drawn.high, 6)}
+    if labels:
+        found |= {
+            "gains": gains, "losses": losses, "mcnemar_exact": round(exact_p(gains, losses), 6),
+            "mcnemar_mid_p": round(mid_p(gains, losses), 6),
+        }  # fmt: skip
+    return found
+
+
+def _k_fold(found: KFold) -> dict[str, Any]:
+    if not found.measured:
+        return {"problem": found.problem or "no estimate"}
+    return {"k": len(found.folds), "rows": found.rows, "mean": round(found.mean, 6), "sd": round(found.sd, 6)}
 
 
 def _right_of(scores: TaskScores, values: Sequence[float] | None, rows: int) -> dict[str, int | None]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from perennial.domain.words import JSON, TaskKind
+from perennial.domain.words import JSON, Mode, Reason, TaskKind
 
 SCORE_TOLERANCE = 0.1  # a number counts as right when it is this close to the wanted one
 
@@ -77,12 +79,74 @@ class RowScores:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """The best of the recent versions, on the same holdout. ``scores`` None: it is the champion itself.
+
+    ``problem``: why it could not be asked, in which case nothing is known.
+    """
+
+    version: str | None = None
+    scores: tuple[float, ...] | None = None
+    looked_at: int = 1  # versions of the window, the champion among them
+    problem: str = ""
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any] | None) -> Reference | None:
+        """Read the evaluation's JSON; None when nobody looked."""
+        if record is None:
+            return None
+        return cls(
+            version=record.get("version"), scores=_floats(record.get("scores")),
+            looked_at=int(record.get("looked_at", 1)), problem=str(record.get("problem", "")),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KFold:
+    """What k trainings on k - 1 parts each say of the rows that they did not see; shares between 0 and 1."""
+
+    folds: tuple[float, ...] = ()
+    rows: int = 0
+    problem: str = ""
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any] | None) -> KFold | None:
+        """Read the evaluation's JSON; None when it was not asked for."""
+        if record is None:
+            return None
+        folds = _floats(record.get("folds")) or ()
+        return cls(folds=folds, rows=int(record.get("rows", 0)), problem=str(record.get("problem", "")))
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is an estimate."""
+        return len(self.folds) > 1 and not self.problem and all(math.isfinite(value) for value in self.folds)
+
+    @property
+    def mean(self) -> float:
+        """Average over the folds."""
+        return mean(self.folds)
+
+    @property
+    def sd(self) -> float:
+        """Sample standard deviation over the folds.
+
+        >>> round(KFold(folds=(0.8, 0.9, 1.0), rows=30).sd, 6)
+        0.1
+        """
+        return statistics.stdev(self.folds)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TaskScores:
     """Both models on the holdout of one task; ``ids``, ``labels``, ``candidate`` and ``champion`` run in step.
 
     ``champion`` None: there is none for this task (then ``baselines`` holds accuracies to beat). ``slices`` maps a
     label to the indices of its rows. ``corrections`` are those of this batch, ``regression`` the urgent ones of
-    earlier batches.
+    earlier batches. ``times``, ``sources`` and ``earlier`` run in step with ``ids`` where they are known: when a row
+    was made, a pseudonym of who sent it, and whether it was counted by an earlier training (it did not come with this
+    batch). ``stress`` holds answers to disturbed texts by kind of disturbance; None: not measured. ``metrics`` holds
+    macro F1 and its sisters by model.
     """
 
     task: str
@@ -95,6 +159,14 @@ class TaskScores:
     corrections: RowScores = RowScores()
     regression: RowScores = RowScores(champion=())
     baselines: Mapping[str, float] | None = None
+    times: tuple[datetime | None, ...] = ()
+    sources: tuple[str, ...] = ()
+    earlier: tuple[bool, ...] = ()
+    batch_labels: tuple[str, ...] = ()
+    stress: Mapping[str, RowScores] | None = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    k_fold: KFold | None = None
+    reference: Reference | None = Reference()
 
     @classmethod
     def from_record(cls, task: str, record: Mapping[str, Any]) -> TaskScores:
@@ -112,6 +184,11 @@ class TaskScores:
             corrections=RowScores.from_record(record.get("corrections")),
             regression=RowScores.from_record(record.get("regression")),
             baselines=None if baselines is None else dict(baselines),
+            times=tuple(datetime.fromisoformat(time) if time else None for time in record.get("times", ())),
+            sources=tuple(record.get("sources", ())), earlier=tuple(record.get("earlier", ())),
+            batch_labels=tuple(record.get("batch_labels", ())), stress=_stress(record.get("stress")),
+            metrics=dict(record.get("metrics") or {}), k_fold=KFold.from_record(record.get("k_fold")),
+            reference=Reference.from_record(record.get("reference")),
         )  # fmt: skip
 
     @property
@@ -125,21 +202,29 @@ class Evaluation:
     """All that the gates may look at. ``champion`` None: the agent has no serving version.
 
     ``unchanged`` tasks were not trained: the candidate carries the champion's own files, so there is nothing to
-    compare. ``earlier_versions``: the ledger already knows a version, so this cannot be the first.
+    compare. ``earlier_versions``: the ledger already knows a version, so this cannot be the first. ``mode`` None: it
+    was not recorded. ``reason``: why the training started; ``why``: what a person who asked for it said.
     """
 
     tasks: tuple[TaskScores, ...]
     champion: str | None
     unchanged: tuple[str, ...] = ()
     earlier_versions: bool = False
+    mode: Mode | None = Mode.ONLINE
+    reason: Reason | None = None
+    why: str = ""
+    new_labels: tuple[str, ...] = ()
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], *, earlier_versions: bool) -> Evaluation:
-        """Read the evaluation's JSON (``champion``, ``tasks``, ``unchanged``)."""
+        """Read the evaluation's JSON (``champion``, ``tasks``, ``unchanged``, ``mode``, ``reason``, ``why``)."""
+        mode, reason = record.get("mode"), record.get("reason")
         return cls(
             tasks=tuple(TaskScores.from_record(name, scores) for name, scores in sorted(record["tasks"].items())),
             champion=record["champion"], unchanged=tuple(record.get("unchanged", ())),
-            earlier_versions=earlier_versions,
+            earlier_versions=earlier_versions, mode=Mode(mode) if mode else None,
+            reason=Reason(reason) if reason else None, why=str(record.get("why", "")),
+            new_labels=tuple(record.get("new_labels", ())),
         )  # fmt: skip
 
 
@@ -154,6 +239,9 @@ def problems(scores: TaskScores) -> list[str]:
         found.append(f"{scores.task}: the holdout has no rows")
     if len(set(scores.ids)) != len(scores.ids) or len(scores.labels) != len(scores.ids):
         found.append(f"{scores.task}: ids and labels of the holdout do not belong together")
+    for name, column in (("times", scores.times), ("sources", scores.sources), ("earlier", scores.earlier)):
+        if column and len(column) != len(scores.ids):
+            found.append(f"{scores.task}: {name} has {len(column)} values for {scores.rows} rows")
     found += column_problems(scores.task, "candidate", scores.kind, scores.candidate, scores.rows)
     if scores.champion is not None:
         found += column_problems(scores.task, "champion", scores.kind, scores.champion, scores.rows)
@@ -169,6 +257,8 @@ def column_problems(task: str, who: str, kind: TaskKind, values: Sequence[float]
         return [f"{task}: the {who} was not measured"]
     if len(values) != rows:
         return [f"{task}: {who} has {len(values)} scores for {rows} rows"]
+    if kind is TaskKind.CLASSIFICATION and set(values) <= {0.0, 1.0}:
+        return []
     if any(not math.isfinite(value) or not 0.0 <= value <= 1.0 for value in values):
         return [f"{task}: {who} has scores that are not between 0 and 1"]
     if kind is TaskKind.CLASSIFICATION and any(value not in (0.0, 1.0) for value in values):
@@ -188,6 +278,10 @@ def is_finite(value: object) -> bool:
 def mean(values: Sequence[float]) -> float:
     """Average of at least one value."""
     return math.fsum(values) / len(values)
+
+
+def _stress(record: Mapping[str, Any] | None) -> dict[str, RowScores] | None:
+    return None if record is None else {kind: RowScores.from_record(scores) for kind, scores in record.items()}
 
 
 def _floats(values: Sequence[float | None] | None) -> tuple[float, ...] | None:

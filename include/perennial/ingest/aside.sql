@@ -1,7 +1,10 @@
 -- name: release_held
+-- With them the holdout rows that came in with their batch.
 UPDATE perennial.examples SET state = 'ready', refusals = 0, reason = '', job_id = NULL, attempt = NULL
-WHERE agent = %(agent)s AND state = 'held' AND reason <> 'new_label_waiting'
+WHERE agent = %(agent)s AND ((state = 'held' AND reason <> 'new_label_waiting')
+   OR (holdout AND state = 'ready' AND reason = 'held with its batch'))
 -- name: drop_held
 -- Evicted rather than deleted: nothing that was acknowledged disappears from the books.
 UPDATE perennial.examples SET state = 'evicted', reason = 'dropped by ' || %(actor)s
-WHERE agent = %(agent)s AND state = 'held' AND reason <> 'new_label_waiting'
+WHERE agent = %(agent)s AND ((state = 'held' AND reason <> 'new_label_waiting')
+   OR (holdout AND state = 'ready' AND reason = 'held with its batch'))

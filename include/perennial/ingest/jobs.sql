@@ -95,6 +95,9 @@ UPDATE perennial.examples SET
     reason = CASE WHEN superseded_by IS NOT NULL THEN 'corrected' ELSE %(reason)s END, job_id = NULL, attempt = NULL
 WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND state = 'claimed'
 RETURNING state::text AS state
+-- name: holdout_with_batch
+-- The batch is held: what came in with it judges nobody until a person has looked.
+UPDATE perennial.examples SET reason = %(mark)s WHERE job_id = %(job_id)s AND holdout AND state = 'ready'
 -- name: set_aside
 UPDATE perennial.examples SET state = %(state)s::perennial.example_state, reason = %(reason)s, job_id = NULL, attempt = NULL
 WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND state = 'claimed' AND example_id = ANY (%(ids)s)

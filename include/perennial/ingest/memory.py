@@ -15,6 +15,7 @@ from perennial.ingest.digests import share
 from perennial.ingest.memory_jobs import MemoryJobs
 from perennial.ingest.memory_rows import MemoryState, Row, content_digest, digest_of, now
 from perennial.ingest.postgres_intake import is_correction, rounds_of, warn_of_eviction
+from perennial.ingest.postgres_jobs import WITH_HELD_BATCH
 from perennial.ingest.results import AddResult, KnownRow, Offset, Performance, Rejection, StoredExample, TaskLimits
 
 
@@ -185,7 +186,7 @@ class MemoryBuffer(MemoryJobs):
         rows = [
             row for row in self.state.of(agent)
             if row.task == task and row.holdout and row.state is State.READY
-            and row.admitted_at is not None and row.admitted_at <= as_of
+            and row.admitted_at is not None and row.admitted_at <= as_of and row.reason != WITH_HELD_BATCH
         ]  # fmt: skip
         return tuple(
             row.as_training_row()

@@ -12,7 +12,7 @@ from perennial.domain.job import JobRequest
 from perennial.domain.words import JobStatus, Mode, Reason, State
 from perennial.errors import StaleClaim, StoreError
 from perennial.ingest.memory_rows import MemoryState, Row, now
-from perennial.ingest.postgres_jobs import MOST_REFUSALS, job_id_of
+from perennial.ingest.postgres_jobs import MOST_REFUSALS, WITH_HELD_BATCH, config_of, job_id_of
 from perennial.ingest.results import Due, Job
 
 _RUNNING = (JobStatus.VALIDATING, JobStatus.TRAINING, JobStatus.EVALUATING)
@@ -36,8 +36,7 @@ class MemoryJobs:
                 if waiting.status is not JobStatus.PENDING:
                     raise StoreError(f"job {job_id} belongs to another run already; start a run without job_id")
                 return self.state.change_job(job_id, run_id=request.run_id).job_id
-            config = {"overrides": request.overrides} if request.overrides else {}
-            self._new_job(job_id, request.agent, request.run_id, request, config)
+            self._new_job(job_id, request.agent, request.run_id, request, config_of(request))
             return job_id
 
     def _new_job(self, job_id: UUID, agent: str, run_id: str, request: JobRequest, config: dict[str, Any]) -> None:
@@ -178,6 +177,10 @@ class MemoryJobs:
                     row.reason = reason
                     if refused and row.refusals >= MOST_REFUSALS:
                         row.state = State.HELD
+            if any(row.state is State.HELD for row in rows):
+                for row in self.state.rows:
+                    if row.holdout and row.job_id == job_id and row.state is State.READY:
+                        row.reason = WITH_HELD_BATCH
             # holdout rows call for another training only together with rows that it could train on
             if not refused or any(row.state is State.READY for row in rows):
                 self._rows_back(job_id)

@@ -67,6 +67,7 @@ class Row:
         return TrainingRow(
             example_id=one.example_id, task=self.task, text=self.text or "", label=self.label,
             priority=int(one.priority), correction=self.correction, source_id=one.source_id, created_at=one.created_at,
+            job_id=self.job_id if self.holdout else None,
         )  # fmt: skip
 
 

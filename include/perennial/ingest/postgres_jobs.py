@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from perennial.storage.database import Connection
 
+WITH_HELD_BATCH = "held with its batch"  # marks holdout rows that no evaluation reads until a person releases them
 MOST_REFUSALS = 2  # after this many refused candidates a row waits for a person
 _STALE = "this attempt lost its job to another one or to its lease; it must stop and write nothing"
 
@@ -38,8 +39,17 @@ def training_row(row: Mapping[str, Any]) -> TrainingRow:
     return TrainingRow(
         example_id=row["example_id"], task=row["task"], text=row["input_text"], label=row["expected_output"],
         priority=row["priority"], correction=row["correction"], source_id=row["source_id"],
-        created_at=row["created_at"],
+        created_at=row["created_at"], job_id=row.get("job_id"),
     )  # fmt: skip
+
+
+def config_of(request: JobRequest) -> dict[str, Any]:
+    """What a job keeps of the wish beside its columns.
+
+    >>> config_of(JobRequest(agent="scout", run_id="r", why="new style guide"))
+    {'why': 'new style guide'}
+    """
+    return {name: value for name, value in (("overrides", request.overrides), ("why", request.why)) if value}
 
 
 class PostgresJobs:
@@ -56,7 +66,7 @@ class PostgresJobs:
         values = {
             "job_id": job_id, "agent": request.agent, "run_id": request.run_id, "reason": request.reason.value,
             "mode": request.mode.value, "forced": request.force, "requested_by": request.requested_by,
-            "config": Jsonb({"overrides": request.overrides} if request.overrides else {}),
+            "config": Jsonb(config_of(request)),
         }  # fmt: skip
         with self._database.connection() as connection:
             known = connection.execute(self._jobs["job_of_run"], values).fetchone()
@@ -183,13 +193,19 @@ class PostgresJobs:
         return int(row["example_count"]) if row else count
 
     def give_back(self, job_id: UUID, attempt: int, *, refused: bool, reason: str) -> int:
-        """Let the claimed rows wait again; refused twice they are ``held`` for a person. Returns how many moved."""
+        """Let the claimed rows wait again; refused twice they are ``held`` for a person. Returns how many moved.
+
+        Once rows are held, the holdout rows that came with them count in no evaluation until a person releases them: a
+        poisoned batch is poisoned in its holdout too.
+        """
         with self._fenced(job_id, attempt) as (connection, _job):
             values = {
                 "job_id": job_id, "attempt": attempt, "refusals": int(refused),
                 "most": MOST_REFUSALS if refused else 10**6, "reason": reason, "jobs": [job_id],
             }  # fmt: skip
             moved = [row["state"] for row in connection.execute(self._jobs["give_back"], values).fetchall()]
+            if State.HELD.value in moved:
+                connection.execute(self._jobs["holdout_with_batch"], {**values, "mark": WITH_HELD_BATCH})
             # holdout rows call for another training only together with rows that it could train on
             if not refused or State.READY.value in moved:
                 connection.execute(self._jobs["holdout_back"], values)

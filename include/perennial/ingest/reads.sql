@@ -1,7 +1,9 @@
 -- name: holdout
 -- Ordered by the digest of the input: the same rows in the same order for the same time, spread evenly over what came in.
-SELECT example_id, task, input_text, expected_output, priority, correction, source_id, created_at FROM perennial.examples
+-- Rows that came with a held batch (ingest.postgres_jobs.WITH_HELD_BATCH) stay out until a person releases them.
+SELECT example_id, task, input_text, expected_output, priority, correction, source_id, created_at, job_id FROM perennial.examples
 WHERE agent = %(agent)s AND task = %(task)s AND holdout AND state = 'ready' AND admitted_at <= %(as_of)s
+  AND reason <> 'held with its batch'
 ORDER BY input_digest, content_digest LIMIT %(limit)s
 -- name: regression
 SELECT example_id, task, input_text, expected_output, priority, correction, source_id, created_at FROM perennial.examples

@@ -22,7 +22,9 @@ def event(payload: Any) -> Any:
 @pytest.mark.req("J77", "D6")
 def test_a_form_is_taken_as_it_is() -> None:
     job_id = "5a4f9f9e-7e4d-4d5e-8f6f-2f1b2c3d4e5f"
-    params = {"mode": "batch", "reason": "drift", "job_id": job_id, "force": True, "overrides": {"epochs": 2}}
+    params = {
+        "mode": "batch", "reason": "drift", "why": "a new desk", "job_id": job_id, "force": True, "overrides": {"epochs": 2},
+    }  # fmt: skip
     run = SimpleNamespace(run_id="manual__1", consumed_asset_events=[], triggering_user_name="editor")
     request = request_of("scout", {"dag_run": run, "params": params})
     assert (request.agent, request.run_id, request.mode, request.reason) == (
@@ -32,7 +34,7 @@ def test_a_form_is_taken_as_it_is() -> None:
         Reason.DRIFT,
     )
     assert (request.job_id, request.force, request.overrides) == (UUID(job_id), True, {"epochs": 2})
-    assert request.requested_by == "editor"
+    assert (request.requested_by, request.why) == ("editor", "a new desk")
 
 
 @pytest.mark.req("J77")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 from perennial.domain.words import TaskKind
-from perennial.gates.scores import Evaluation, RowScores, TaskScores, label_slices
+from perennial.gates.scores import Evaluation, Reference, RowScores, TaskScores, label_slices
 
 
 def table(
@@ -60,3 +61,33 @@ def with_corrections(scores: TaskScores, right: int, total: int) -> TaskScores:
     """The same table with ``total`` corrections of which ``right`` are learned."""
     values = (*[1.0] * right, *[0.0] * (total - right))
     return replace(scores, corrections=RowScores(ids=tuple(f"c{index}" for index in range(total)), candidate=values))
+
+
+def with_slices(draw: Random, scores: TaskScores, *, early: float = 0.8, stress: int = 60) -> TaskScores:
+    """The same table with everything that slices are made of: five months, three senders, disturbed texts, a best version."""
+    rows = range(scores.rows)
+    began = datetime(2025, 1, 1, tzinfo=UTC)
+    right = {
+        who: list(values or ()) for who, values in (("candidate", scores.candidate), ("champion", scores.champion))
+    }
+    chosen = [draw.randrange(scores.rows) for _ in range(stress)] if scores.rows else []
+
+    def disturbed(who: str) -> tuple[float, ...] | None:
+        return tuple(right[who][row] for row in chosen) if right[who] else None
+
+    return replace(
+        scores, times=tuple(began + timedelta(days=150 * row / max(scores.rows, 1)) for row in rows),
+        sources=tuple(draw.choice(("desk", "wire", "readers")) for _ in rows),
+        earlier=tuple(draw.random() < early for _ in rows), batch_labels=tuple(sorted(scores.slices))[:-1],
+        stress={
+            kind: RowScores(
+                ids=tuple(f"{kind}-{number}" for number in range(len(chosen))), candidate=disturbed("candidate") or (),
+                champion=disturbed("champion"),
+            )
+            for kind in ("case", "length", "negation", "typos")
+        },
+        metrics={"candidate": {"macro_f1": draw.random()}},
+        reference=Reference(
+            version="0.9.0", looked_at=3, scores=tuple(draw.choice(right["champion"]) for _ in rows) if right["champion"] else None
+        ),
+    )  # fmt: skip

@@ -5,31 +5,32 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from perennial.domain.example import TrainingRow
 from perennial.domain.job import BatchRef
-from perennial.domain.model import Predictor
-from perennial.domain.words import JobStatus, TaskKind
+from perennial.domain.words import JobStatus
+from perennial.errors import PerennialError
 from perennial.fleet.agent import Agent
-from perennial.flows.champion import champion_folder, component
+from perennial.flows.champion import bundle_folder, champion_folder, component
 from perennial.flows.ports import Ports
 from perennial.flows.train.claim import LEASE_SECONDS
+from perennial.flows.train.measure import Exam, examine
 from perennial.flows.workspace import Workspace
-from perennial.gates.scores import row_score
+from perennial.gates.gate import GateSettings
 from perennial.registry.bundle import content_digest
-from perennial.trainers.tfidf_baseline import majority_baseline, tfidf_baseline
+from perennial.registry.rows import Alias
 
 logger = logging.getLogger(__name__)
 
 
 def evaluate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
-    """Score candidate and champion row by row on holdout, corrections and regression rows; keep ids and numbers, no texts.
+    """Score candidate and champion row by row on holdout, corrections, regression rows and disturbed texts.
 
-    Assembles the candidate's ``tasks`` folder: trained components, and the champion's own files for tasks that were not
-    trained. For a first version the majority class and a TF-IDF baseline are measured too.
+    Keeps ids and numbers, no texts. Assembles the candidate's ``tasks`` folder: trained components, and the champion's
+    own files for tasks that were not trained. For a first version the majority class and a TF-IDF baseline are measured
+    too, below ``min_holdout`` a k-fold estimate, and of the recent versions the best one, if it is not the champion.
     """
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
     ports.buffer.advance(ref.job_id, ref.attempt, JobStatus.EVALUATING)
@@ -37,13 +38,26 @@ def evaluate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     space = Workspace.of(ports.work, ref)
     began = time.monotonic()
     champion = champion_folder(ports, ref.agent)
-    trained = list(space.read_json("select.json")["tasks"])
+    selected = space.read_json("select.json")["tasks"]
+    trained = list(selected)
+    settings = gate_settings(ports, agent)
     folder = _assemble(space, champion[1] if champion else None, trained)
     tasks: dict[str, Any] = {}
     for task in trained:
-        old = component(champion[1], task) if champion else None
-        tasks[task] = _score_task(ports, agent, space, task, old, folder / task)
+        exam = Exam(
+            trainer=agent.trainer, bench=ports.bench, settings=settings, agent=ref.agent, task=task,
+            kind=agent.task(task).kind, labels=tuple(selected[task]["labels"]), candidate=folder / task,
+            champion=component(champion[1], task) if champion else None, job_id=ref.job_id, seed=agent.seed,
+            holdout=space.read_rows(f"{task}/holdout.json"), batch=space.read_rows(f"{task}/new.json"),
+            replay=space.read_rows(f"{task}/replay.json"), regression=space.read_rows(f"{task}/regression.json"),
+        )  # fmt: skip
+        tasks[task] = examine(_with_best(ports, exam, champion[0], settings) if champion else exam)
+        logger.info("%s/%s: %s", ref.agent, task, tasks[task]["summary"])
     result: dict[str, Any] = {
+        "mode": ref.mode.value,
+        "reason": ref.reason.value,
+        "why": str(ports.buffer.job(ref.job_id).config.get("why", "")),
+        "new_labels": sorted({label for entry in selected.values() for label in entry["new_labels"]}),
         "champion": champion[0] if champion else None,
         "tasks": tasks,
         "unchanged": sorted(path.name for path in folder.iterdir() if path.name not in trained),
@@ -71,58 +85,37 @@ def _assemble(space: Workspace, champion: Path | None, trained: list[str]) -> Pa
     return space.keep(out, "candidate") / "tasks"
 
 
-def _score_task(ports: Ports, agent: Agent, space: Workspace, task: str, old: Path | None, new: Path) -> dict[str, Any]:
-    kind = agent.task(task).kind
-    holdout, batch = space.read_rows(f"{task}/holdout.json"), space.read_rows(f"{task}/new.json")
-    corrections = tuple(row for row in batch if row.correction)
-    regression = space.read_rows(f"{task}/regression.json")
-    candidate = agent.trainer.load(new, ports.bench)
-    champion = agent.trainer.load(old, ports.bench) if old is not None else None
-    scores: dict[str, Any] = {
-        "kind": kind.value,
-        "ids": [str(row.example_id) for row in holdout],
-        "labels": [None if kind is TaskKind.SCORE else str(row.label) for row in holdout],
-        "times": [row.created_at.isoformat() if row.created_at else None for row in holdout],
-        "candidate": answers(candidate, holdout, kind),
-        "champion": answers(champion, holdout, kind) if champion else None,
-        "corrections": {
-            "ids": [str(row.example_id) for row in corrections],
-            "candidate": answers(candidate, corrections, kind),
-        },
-        "regression": {
-            "ids": [str(row.example_id) for row in regression],
-            "candidate": answers(candidate, regression, kind),
-            "champion": answers(champion, regression, kind) if champion else None,
-        },
-        "baselines": None if champion else _baselines(batch, holdout, kind),
-    }
-    mean_new, mean_old = _mean(scores["candidate"]), _mean(scores["champion"])
-    scores["summary"] = {
-        "rows": len(holdout),
-        "champion": mean_old,
-        "candidate": mean_new,
-        "corrections": len(corrections),
-    }
-    logger.info("%s/%s: champion %s, candidate %s on %s rows", agent.name, task, mean_old, mean_new, len(holdout))
-    return scores
+def gate_settings(ports: Ports, agent: Agent) -> GateSettings:
+    """What the agent's owner demands, with the deployment's threshold and window where the owner says nothing."""
+    given = ports.buffer.overrides()
+    return GateSettings.of(
+        asdict(agent.gates),
+        rollback_threshold=given.get("rollback_threshold", ports.settings.rollback_threshold),
+        performance_window=int(given.get("performance_window", ports.settings.performance_window)),
+    )
 
 
-def _baselines(batch: Sequence[TrainingRow], holdout: Sequence[TrainingRow], kind: TaskKind) -> dict[str, float] | None:
-    """What a first version must beat, on the scale of the score tables; None when there is nothing to measure on."""
-    if not batch or not holdout:
-        return None
-    found = {"majority": majority_baseline(batch, holdout, kind), "tfidf": tfidf_baseline(batch, holdout, kind)}
-    # a score task's baseline is an absolute error; the tables hold 1 - |error|
-    return {name: 1.0 - value for name, value in found.items()} if kind is TaskKind.SCORE else found
+def _with_best(ports: Ports, exam: Exam, champion: str, settings: GateSettings) -> Exam:
+    """The exam with the best of the recent champions, by the accuracies in their manifests; the champion itself needs no look.
 
-
-def answers(predictor: Predictor, rows: Sequence[TrainingRow], kind: TaskKind) -> list[float]:
-    """How right a model is on each row: 1 or 0 for a label, 1 - |error| for a score."""
-    if not rows:
-        return []
-    predictions = predictor.predict([row.text for row in rows])
-    return [row_score(kind, prediction.output, row.label) for prediction, row in zip(predictions, rows, strict=True)]
-
-
-def _mean(values: list[float] | None) -> float | None:
-    return round(sum(values) / len(values), 6) if values else None
+    Versions that production rolled back do not count. What cannot be fetched or verified is said, and the gate holds.
+    """
+    bad = {row.version for row in ports.buffer.performance(exam.agent, last=200) if row.rollback_triggered}
+    served = [move.version for move in ports.ledger.moves(exam.agent, limit=200) if move.alias is Alias.CHAMPION]
+    recent = list(dict.fromkeys([champion, *(version for version in served if version and version not in bad)]))
+    reached: dict[str, float] = {}
+    for version in recent[: settings.window_versions]:
+        release = ports.ledger.version(exam.agent, version)
+        value = (release.manifest.get("metrics") or {}).get(f"{exam.task}.candidate") if release else None
+        if value is not None:
+            reached[version] = float(value)
+    exam = replace(exam, best_version=champion, versions=len(recent[: settings.window_versions]))
+    best = max(reached, key=lambda version: (reached[version], version == champion), default=champion)
+    if best == champion:
+        return exam
+    try:
+        folder = component(bundle_folder(ports, exam.agent, best), exam.task)
+    except PerennialError as error:
+        problem = f"version {best}, the best of the recent ones, could not be fetched ({type(error).__name__})"
+        return replace(exam, best_version=best, best_problem=problem)
+    return replace(exam, best_version=best, best=folder) if folder is not None else exam

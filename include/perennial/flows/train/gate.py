@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict
 from typing import Any
 
 from perennial.domain.job import BatchRef
 from perennial.flows.ports import Ports
 from perennial.flows.train.claim import LEASE_SECONDS
+from perennial.flows.train.evaluate import gate_settings
 from perennial.flows.workspace import Workspace
-from perennial.gates.gate import GateSettings
 from perennial.gates.report import judge
 from perennial.gates.scores import Evaluation
 
@@ -30,10 +29,9 @@ def gate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     selection = space.read_json("select.json")
     began = time.monotonic()
     new_labels = {task: entry["new_labels"] for task, entry in selection["tasks"].items() if entry["new_labels"]}
-    threshold = ports.buffer.overrides().get("rollback_threshold", ports.settings.rollback_threshold)
     report = judge(
         Evaluation.from_record(evaluation, earlier_versions=bool(ports.ledger.versions(ref.agent))),
-        GateSettings.of(asdict(agent.gates), rollback_threshold=threshold),
+        gate_settings(ports, agent),
         major=bool(new_labels),
     )
     ports.jobs.add_cost(ref.job_id, ref.attempt, {"gate": time.monotonic() - began})

@@ -14,6 +14,7 @@ from perennial.flows.provenance import code_digest, environment
 from perennial.flows.train.approval import requester_of, rule_of
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.flows.train.fit import trainer_of
+from perennial.flows.train.measure import flat_metrics
 from perennial.flows.workspace import Workspace
 from perennial.registry.bundle import content_digest
 from perennial.registry.ledger import version_part
@@ -150,6 +151,7 @@ def metrics_of(space: Workspace) -> dict[str, float]:
             if value is not None:
                 metrics[f"{task}.{arm}"] = float(value)
         metrics[f"{task}.holdout_rows"] = float(record["summary"]["rows"])
+        metrics |= {f"{task}.{name}": value for name, value in flat_metrics(record).items()}
         trained = space.read_json(f"{task}/trained.json")
         metrics[f"{task}.train_seconds"] = float(trained["seconds"])
         metrics |= {f"{task}.{name}": float(value) for name, value in trained["metrics"].items()}
