@@ -1,0 +1,41 @@
+"""What production says about a version beside its two arms' numbers: refusals of gateways, labels, people's reports, gates."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from perennial.domain.verdict import RolloutVerdict
+from perennial.domain.words import RolloutAction
+from perennial.errors import PromotionRefused
+from perennial.flows.permission import require_served_permission
+from perennial.flows.ports import Ports
+from perennial.rollout.rows import RolloutRow
+from perennial.rollout.verdict import Beside
+
+
+def refused_by_gateway(ports: Ports, row: RolloutRow) -> RolloutVerdict | None:
+    """A rollback when a living gateway's probe of this version failed for good; None when none did."""
+    refused = ports.rollouts.gateway_error(row.agent, row.version)
+    if not refused:
+        return None
+    reason = f"a gateway refused it: {refused}"
+    return RolloutVerdict(action=RolloutAction.ROLLBACK, reason=reason, evidence={"decided_on": "a gateway's refusal"})
+
+
+def beside(ports: Ports, row: RolloutRow, *, against: str, before: datetime | None, since: datetime) -> Beside:
+    """Quality by label of both versions, people who reported, and whether gates cover the candidate's bytes.
+
+    ``against`` is the version to compare with, from ``before`` on; the candidate's own outcomes count from ``since`` on.
+    """
+    delay = row.plan.label_delay_seconds
+    try:
+        require_served_permission(ports, row.agent, row.version)
+        passed = True
+    except PromotionRefused:
+        passed = False
+    return Beside(
+        champion=ports.rollouts.slices(row.agent, against, since=before, label_delay=delay),
+        candidate=ports.rollouts.slices(row.agent, row.version, since=since, label_delay=delay),
+        reporters=ports.rollouts.reporters(row.agent, row.version, within=row.plan.reports_window_seconds),
+        gates_passed=passed,
+    )  # fmt: skip
