@@ -22,10 +22,13 @@ def refused_by_gateway(ports: Ports, row: RolloutRow) -> RolloutVerdict | None:
     return RolloutVerdict(action=RolloutAction.ROLLBACK, reason=reason, evidence={"decided_on": "a gateway's refusal"})
 
 
-def beside(ports: Ports, row: RolloutRow, *, against: str, before: datetime | None, since: datetime) -> Beside:
+def beside(
+    ports: Ports, row: RolloutRow, *, against: str, before: datetime | None, since: datetime, recent: int = 0
+) -> Beside:
     """Quality by label of both versions, people who reported, and whether gates cover the candidate's bytes.
 
     ``against`` is the version to compare with, from ``before`` on; the candidate's own outcomes count from ``since`` on.
+    ``recent``: so many of its newest outcomes are looked at alone, too; 0: not.
     """
     delay = row.plan.label_delay_seconds
     try:
@@ -36,6 +39,9 @@ def beside(ports: Ports, row: RolloutRow, *, against: str, before: datetime | No
     return Beside(
         champion=ports.rollouts.slices(row.agent, against, since=before, label_delay=delay),
         candidate=ports.rollouts.slices(row.agent, row.version, since=since, label_delay=delay),
+        recent=(
+            ports.rollouts.slices(row.agent, row.version, since=since, last=recent, label_delay=delay) if recent else {}
+        ),
         reporters=ports.rollouts.reporters(row.agent, row.version, within=row.plan.reports_window_seconds),
         gates_passed=passed,
     )  # fmt: skip

@@ -33,7 +33,7 @@ from perennial.rollout.verdict import MIN_OUTCOMES, ArmStats, Beside, judge_bake
 
 logger = logging.getLogger(__name__)
 
-RECENT = 100  # newest answers judged alone, so that a long good past cannot hide a bad present
+RECENT = (100, 1000)  # newest answers judged alone, so that a long good past cannot hide a bad present
 REPLAYED = 200  # newest requests that the predecessor answers before anything is put back
 GRACE_SECONDS = 15.0
 REPAIRED_SECONDS = 3600.0  # how long ago a revert may have been that is looked at again
@@ -94,14 +94,15 @@ def _on_equal_terms(
 
 
 def _fair(others: Beside, by_label: dict[str, list[tuple[float, float]]]) -> Beside:
-    arms = []
-    for arm, first in enumerate((others.champion, others.candidate)):
-        same = {
-            name: SliceStats(outcomes=len(told), correct_sum=sum(one[arm] for one in told))
-            for name, told in by_label.items()
-        }
-        arms.append({**first, **{name: stats for name, stats in same.items() if stats.measured}})
-    return replace(others, champion=arms[0], candidate=arms[1])
+    """Quality by label on the same rows, wherever enough of them carry the label."""
+    fair: list[dict[str, SliceStats]] = []
+    for arm in (0, 1):
+        told = {name: [one[arm] for one in pairs] for name, pairs in by_label.items()}
+        both = {name: SliceStats(outcomes=len(right), correct_sum=sum(right)) for name, right in told.items()}
+        fair.append({name: stats for name, stats in both.items() if stats.measured})
+    recent = {name: stats for name, stats in others.recent.items() if name not in fair[1]}
+    champion, candidate = {**others.champion, **fair[0]}, {**others.candidate, **fair[1]}
+    return replace(others, champion=champion, candidate=candidate, recent=recent)
 
 
 def look(ports: Ports) -> list[dict[str, Any]]:
@@ -126,8 +127,10 @@ def assess_bake(ports: Ports, row: RolloutRow) -> RolloutVerdict:
     since, delay = row.full_at or row.started_at, row.plan.label_delay_seconds
     now = ports.rollouts.stats(row.agent, row.version, since=since, label_delay=delay)
     before = ports.rollouts.stats(row.agent, row.previous or "", since=None, label_delay=delay)
-    recent = ports.rollouts.stats(row.agent, row.version, since=since, last=RECENT, label_delay=delay)
-    others = beside(ports, row, against=row.previous or "", before=None, since=since)
+    recent = [
+        ports.rollouts.stats(row.agent, row.version, since=since, last=last, label_delay=delay) for last in RECENT
+    ]
+    others = beside(ports, row, against=row.previous or "", before=None, since=since, recent=max(RECENT))
     verdict = judge_bake(row.plan, before, now, elapsed=elapsed, recent=recent, beside=others)
     if verdict.action is RolloutAction.ROLLBACK and row.previous is not None:
         return _on_equal_terms(ports, row, before, now, elapsed, others) or verdict

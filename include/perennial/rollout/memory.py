@@ -42,6 +42,8 @@ class MemoryRollouts:
         self._looks: list[tuple[int, dict[str, Any]]] = []
         self.alias_moves: list[dict[str, Any]] = []
         self.answers: list[tuple[datetime, Answered]] = []
+        self._by_version: dict[tuple[str, str], list[tuple[datetime, Answered]]] = {}
+        self._sorted = 0  # how many of the answers are in it
         self.outcomes: dict[Any, tuple[datetime, Outcome]] = {}
         self.inputs: list[tuple[datetime, str, RecentInput]] = []
         self.judged: list[tuple[datetime, str, str, JudgedInput]] = []  # at, agent, version
@@ -179,13 +181,8 @@ class MemoryRollouts:
     ) -> ArmStats:
         """See ``RolloutStore.stats``."""
         with self._guard:
-            answers = [
-                answer
-                for at, answer in self.answers
-                if (answer.agent, answer.version) == (agent, version)
-                and answer.arm is not Arm.SHADOW
-                and (since is None or at >= since)
-            ][-last:]
+            own = self._own(agent, version)
+            answers = [answer for at, answer in own if since is None or at >= since][-last:]
             judged = [outcome.correct for outcome in self._judged(agent, version, since, last, label_delay)]
         good = [answer.latency_ms for answer in answers if answer.error is None]
         trailing = 0
@@ -209,6 +206,15 @@ class MemoryRollouts:
                 found.setdefault(f"{outcome.task}: {outcome.actual}", []).append(outcome.correct)
         return {name: SliceStats(outcomes=len(right), correct_sum=sum(right)) for name, right in found.items()}
 
+    def _own(self, agent: str, version: str) -> list[tuple[datetime, Answered]]:
+        """The answers to callers of one version; each answer is sorted in once, since simulations ask often."""
+        while self._sorted < len(self.answers):
+            at, answer = self.answers[self._sorted]
+            self._sorted += 1
+            if answer.arm is not Arm.SHADOW:
+                self._by_version.setdefault((answer.agent, answer.version), []).append((at, answer))
+        return self._by_version.get((agent, version), [])
+
     def _judged(
         self, agent: str, version: str, since: datetime | None, last: int, label_delay: float, labels: bool = False
     ) -> list[Outcome]:
@@ -221,7 +227,7 @@ class MemoryRollouts:
         ]
         if label_delay:
             edge = self._clock() - timedelta(seconds=label_delay)
-            old = {answer.prediction_id for at, answer in self.answers if at <= edge}
+            old = {answer.prediction_id for at, answer in self._own(agent, version) if at <= edge}
             told = [outcome for outcome in told if outcome.prediction_id in old]
         return told[-last:]
 

@@ -11,7 +11,7 @@ reason and ``evidence["decided_on"]`` say on what it was decided.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite, log, sqrt
 from typing import Any
@@ -85,6 +85,7 @@ class Beside:
 
     champion: Slices = field(default_factory=dict)
     candidate: Slices = field(default_factory=dict)
+    recent: Slices = field(default_factory=dict)  # the candidate's newest outcomes alone
     reporters: int = 0  # distinct, within the plan's window
     gates_passed: bool = False
 
@@ -162,12 +163,12 @@ def _without_traffic(
 
 
 def judge_bake(
-    plan: Plan, previous: ArmStats | None, now: ArmStats, *, elapsed: float, recent: ArmStats | None = None,
+    plan: Plan, previous: ArmStats | None, now: ArmStats, *, elapsed: float, recent: ArmStats | Sequence[ArmStats] = (),
     beside: Beside = ALONE,
 ) -> RolloutVerdict:  # fmt: skip
     """Judge a champion that serves everything. Promote means that the bake is over; without enough answers it goes on.
 
-    ``previous`` is what its predecessor did before, ``recent`` the champion's newest answers alone: a long good past
+    ``previous`` is what its predecessor did before, ``recent`` the champion's newest answers alone (one or several spans): a long good past
     must not hide a bad present. With late labels the bake lasts their delay longer, so that its last answers are judged too.
 
     >>> before = ArmStats(answers=900, p50_ms=9, p95_ms=14, outcomes=300, correct_sum=255)
@@ -177,7 +178,7 @@ def judge_bake(
     'hold'
     """
     evidence = _evidence(plan, previous, now, elapsed)
-    looks = [now] if recent is None else [now, recent]
+    looks = [now, *((recent,) if isinstance(recent, ArmStats) else recent)]
     findings = list(_broken_numbers(previous, now, elapsed))
     for stats in looks:
         if _finite(previous, stats, elapsed):
@@ -215,9 +216,10 @@ def _broken_numbers(champion: ArmStats | None, candidate: ArmStats, elapsed: flo
 
 
 def _told(plan: Plan, beside: Beside) -> Iterable[_Finding]:
-    fallen = fallen_slice(beside.champion, beside.candidate, max_drop=plan.max_slice_drop, alpha=ALPHA)
-    if fallen is not None:
-        yield _Finding(RolloutAction.ROLLBACK, fallen)
+    for own in (beside.candidate, beside.recent):
+        fallen = fallen_slice(beside.champion, own, max_drop=plan.max_slice_drop, alpha=ALPHA)
+        if fallen is not None:
+            yield _Finding(RolloutAction.ROLLBACK, fallen)
     if 0 < plan.reports_revert <= beside.reporters:
         text = f"{beside.reporters} people reported it within {plan.reports_window_seconds:.0f} s"
         yield _Finding(RolloutAction.ROLLBACK, text)
