@@ -80,6 +80,29 @@ class Fused:
         return lambda *args, **named: self._fuse(lambda: found(*args, **named))
 
 
+class IndexedRollouts(MemoryRollouts):
+    """The twin with its outcomes by version, for outcomes that are never corrected: a simulation asks a hundred thousand times."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        super().__init__(clock)
+        self.told: dict[str, list[tuple[datetime, Outcome]]] = {}
+
+    def tell(self, at: datetime, outcome: Outcome) -> None:
+        self.told.setdefault(outcome.version, []).append((at, outcome))
+
+    def _judged(
+        self, agent: str, version: str, since: datetime | None, last: int, label_delay: float, labels: bool = False
+    ) -> list[Outcome]:
+        own = self.told.get(version, [])
+        if not label_delay:
+            return [outcome for at, outcome in own if since is None or at >= since][-last:]
+        edge = self._clock() - timedelta(seconds=label_delay)
+        old = {answer.prediction_id for at, answer in self._own(agent, version) if at <= edge}
+        return [outcome for at, outcome in own if (since is None or at >= since) and outcome.prediction_id in old][
+            -last:
+        ]
+
+
 class JoinedLedger(MemoryLedger):
     """The ledger in memory whose aliases are those that the rollouts move, as in PostgreSQL."""
 
@@ -139,7 +162,7 @@ class RolloutWorld:
     """One agent's deployment in memory; ``ports`` is what the flows get, ``fuse`` may kill them."""
 
     clock: Clock
-    rollouts: MemoryRollouts
+    rollouts: IndexedRollouts
     ledger: JoinedLedger
     buffer: MemoryBuffer
     audit: MemoryAuditLog
@@ -182,7 +205,7 @@ class RolloutWorld:
         serving = self.rollouts.serving("scout")
         now = self.clock()
         for due, outcome in [pair for pair in self.late if pair[0] <= now]:
-            self.rollouts.outcomes[outcome.prediction_id] = (due, outcome)
+            self.rollouts.tell(due, outcome)
         self.late = [pair for pair in self.late if pair[0] > now]
         for _ in range(requests):
             is_candidate = serving.candidate is not None and self.random.random() < serving.weight
@@ -209,7 +232,7 @@ class RolloutWorld:
         if delay:
             self.late.append((now + timedelta(seconds=delay), outcome))
         else:
-            self.rollouts.outcomes[identity] = (now, outcome)
+            self.rollouts.tell(now, outcome)
 
     def state(self, row: RolloutRow) -> RolloutState:
         return self.rollouts.get(row.id).state
@@ -230,7 +253,7 @@ def make_rollout_world(
         rollout=rollout or Rollout(targets=("gateway",)), breaker=breaker or Breaker(),
     )  # fmt: skip
     fleet = Fleet(members=(Member(agent=agent, file=Path("scout.py"), digest="0" * 64),), errors=())
-    rollouts = MemoryRollouts(clock)
+    rollouts = IndexedRollouts(clock)
     ledger, buffer, audit = JoinedLedger(rollouts, clock), MemoryBuffer(), MemoryAuditLog()
 
     def align(agent_name: str, *, champion: str | None, candidate: str | None) -> bool:

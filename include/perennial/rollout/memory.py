@@ -200,11 +200,14 @@ class MemoryRollouts:
         self, agent: str, version: str, *, since: datetime | None, last: int = NEWEST, label_delay: float = 0.0
     ) -> dict[str, SliceStats]:
         """See ``RolloutStore.slices``."""
-        found: dict[str, list[float]] = {}
+        found: dict[tuple[str, str], list[float]] = {}
         with self._guard:
-            for outcome in self._judged(agent, version, since, NEWEST, label_delay, labels=True)[-last:]:
-                found.setdefault(f"{outcome.task}: {outcome.actual}", []).append(outcome.correct)
-        return {name: SliceStats(outcomes=len(right), correct_sum=sum(right)) for name, right in found.items()}
+            for outcome in self._judged(agent, version, since, last, label_delay, labels=True):
+                found.setdefault((outcome.task, outcome.actual), []).append(outcome.correct)
+        return {
+            f"{task}: {label}": SliceStats(outcomes=len(right), correct_sum=sum(right))
+            for (task, label), right in found.items()
+        }
 
     def _own(self, agent: str, version: str) -> list[tuple[datetime, Answered]]:
         """The answers to callers of one version; each answer is sorted in once, since simulations ask often."""
