@@ -74,7 +74,7 @@ KINDS: dict[str, Kind] = {
     "slice: one label of four 85 % to 20 %": Kind(canary=Behaviour(by_label={"sports": 0.20})),
     "quality, outcomes 20 s late": Kind(canary=Behaviour(right=0.55), delay=20.0),
     "no data": Kind(share=0.0),
-    "too few samples": Kind(share=0.02),
+    "too few samples": Kind(share=0.008),
     "health probe: a gateway refuses it": Kind(refused=True),
     "five people report it": Kind(reported=True),
     "bake: one answer in ten fails": Kind(bake=Behaviour(errors=0.10)),
@@ -134,10 +134,10 @@ class Controller:
         return str(said["action"])
 
 
-def simulate(kind: Kind, seed: int, *, dies: float = DIES) -> Run:
+def simulate(kind: Kind, seed: int, *, dies: float = DIES, bake_seconds: float = BAKE_SECONDS) -> Run:
     """One rollout to its end."""
     settings = Rollout(
-        step_seconds=INTERVAL, max_hold_seconds=PATIENCE, bake_seconds=BAKE_SECONDS, label_delay_seconds=kind.delay,
+        step_seconds=INTERVAL, max_hold_seconds=PATIENCE, bake_seconds=bake_seconds, label_delay_seconds=kind.delay,
         targets=("gateway",),
     )  # fmt: skip
     world = make_rollout_world(seed=seed, rollout=settings)

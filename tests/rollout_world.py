@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -94,13 +95,21 @@ class IndexedRollouts(MemoryRollouts):
         self, agent: str, version: str, since: datetime | None, last: int, label_delay: float, labels: bool = False
     ) -> list[Outcome]:
         own = self.told.get(version, [])
-        if not label_delay:
-            return [outcome for at, outcome in own if since is None or at >= since][-last:]
-        edge = self._clock() - timedelta(seconds=label_delay)
-        old = {answer.prediction_id for at, answer in self._own(agent, version) if at <= edge}
-        return [outcome for at, outcome in own if (since is None or at >= since) and outcome.prediction_id in old][
-            -last:
-        ]
+        found = own[_first(own, since) :]
+        if label_delay:
+            made = self._own(agent, version)
+            edge = _first(made, self._clock() - timedelta(seconds=label_delay) + timedelta(microseconds=1))
+            old = {answer.prediction_id for _, answer in made[:edge]}
+            found = [pair for pair in found if pair[1].prediction_id in old]
+        return [outcome for _, outcome in found[-last:]]
+
+    def _answered(self, agent: str, version: str, since: datetime | None, last: int) -> list[Answered]:
+        own = self._own(agent, version)
+        return [answer for _, answer in own[max(_first(own, since), len(own) - last) :]]
+
+
+def _first(pairs: Sequence[tuple[datetime, Any]], since: datetime | None) -> int:
+    return 0 if since is None else bisect_left(pairs, since, key=lambda pair: pair[0])
 
 
 class JoinedLedger(MemoryLedger):

@@ -181,8 +181,7 @@ class MemoryRollouts:
     ) -> ArmStats:
         """See ``RolloutStore.stats``."""
         with self._guard:
-            own = self._own(agent, version)
-            answers = [answer for at, answer in own if since is None or at >= since][-last:]
+            answers = self._answered(agent, version, since, last)
             judged = [outcome.correct for outcome in self._judged(agent, version, since, last, label_delay)]
         good = [answer.latency_ms for answer in answers if answer.error is None]
         trailing = 0
@@ -208,6 +207,9 @@ class MemoryRollouts:
             f"{task}: {label}": SliceStats(outcomes=len(right), correct_sum=sum(right))
             for (task, label), right in found.items()
         }
+
+    def _answered(self, agent: str, version: str, since: datetime | None, last: int) -> list[Answered]:
+        return [answer for at, answer in self._own(agent, version) if since is None or at >= since][-last:]
 
     def _own(self, agent: str, version: str) -> list[tuple[datetime, Answered]]:
         """The answers to callers of one version; each answer is sorted in once, since simulations ask often."""

@@ -31,6 +31,7 @@ from perennial.rollout.slices import Slices, fallen_slice
 # Chance of reverting a sound candidate per kind of evidence (errors, quality, labels), however often one looks: three of them
 # stay below 1 %. Less would cost time: simulated at 0.001, one bad rollout in ten took longer than two check intervals.
 ALPHA = 0.003
+SURE = 3.3  # standard errors: the champion's own error rate lies below that bound, but for 1 in 2,000
 TRAILING_ERRORS = 5  # Argo Rollouts gives up after more than 4 errors in a row (consecutiveErrorLimit)
 TAIL_ANSWERS = 100  # below this, the 95th percentile is a handful of answers
 MIN_OUTCOMES = 10  # per arm; below, the normal approximation of the quality test does not hold
@@ -247,14 +248,15 @@ def _patience(plan: Plan, answers: int, elapsed: float) -> Iterable[_Finding]:
 def _findings(
     plan: Plan, champion: ArmStats | None, candidate: ArmStats, *, late: bool, baking: bool = False
 ) -> list[_Finding]:
-    found = [*_errors(plan, candidate)]
+    found = [*_errors(plan, champion, candidate)]
     if champion is not None and candidate.answers:
         found += _latency(plan, champion, candidate, baking=baking)
         found += _quality(plan, champion, candidate, late=late, baking=baking)
     return found
 
 
-def _errors(plan: Plan, candidate: ArmStats) -> Iterable[_Finding]:
+def _errors(plan: Plan, champion: ArmStats | None, candidate: ArmStats) -> Iterable[_Finding]:
+    """More failures than the plan allows, and surely more than the champion has (or than the plan allows, whichever is lower)."""
     if candidate.trailing_errors >= TRAILING_ERRORS:
         yield _Finding(RolloutAction.ROLLBACK, f"the last {candidate.trailing_errors} answers failed")
         return
@@ -262,7 +264,11 @@ def _errors(plan: Plan, candidate: ArmStats) -> Iterable[_Finding]:
     if rate <= plan.max_error_rate:
         return
     reason = f"{rate:.1%} of {candidate.answers} answers failed, {plan.max_error_rate:.1%} may"
-    decisive = rate_evidence(candidate.errors, candidate.answers, plan.max_error_rate) >= -log(ALPHA)
+    usual = plan.max_error_rate
+    if champion is not None and champion.answers:
+        at_most = wilson(champion.errors, champion.answers, z=SURE)[1]
+        usual = min(usual, max(at_most, plan.max_error_rate / 4))
+    decisive = rate_evidence(candidate.errors, candidate.answers, usual) >= -log(ALPHA)
     yield _Finding(RolloutAction.ROLLBACK if decisive else RolloutAction.HOLD, reason)
 
 
