@@ -28,7 +28,10 @@ def test_originals_are_closed_to_the_app_role(database: Database, role: str) -> 
 
 
 @pytest.mark.req("K31")
-@pytest.mark.parametrize("table", ["versions", "alias_moves", "gate_reports", "approvals", "validations", "audit"])
+@pytest.mark.parametrize(
+    "table",
+    ["versions", "alias_moves", "gate_reports", "approvals", "validations", "audit", "breaker_resets"],
+)
 def test_append_only_tables_refuse_change_even_by_their_owner(database: Database, table: str) -> None:
     for url, error in (
         (database.app, psycopg.errors.InsufficientPrivilege),
