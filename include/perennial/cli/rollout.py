@@ -11,8 +11,6 @@ from typer.core import TyperGroup
 from perennial.domain.words import RolloutDecision
 
 if TYPE_CHECKING:
-    import click
-
     from perennial.flows.ports import Ports
 
 SHOW = "show"
@@ -28,7 +26,7 @@ _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 class _ShowsByDefault(TyperGroup):
     """`perennial rollout scout` is `perennial rollout show scout`."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the verb in that was left out."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             args = [SHOW, *args]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from perennial.domain.verdict import RolloutVerdict
-from perennial.domain.words import RolloutAction
+from perennial.domain.words import RolloutAction, TooLittleTraffic
 from perennial.errors import PromotionRefused
 from perennial.flows.permission import require_served_permission
 from perennial.flows.ports import Ports
@@ -25,17 +25,12 @@ def refused_by_gateway(ports: Ports, row: RolloutRow) -> RolloutVerdict | None:
 def beside(
     ports: Ports, row: RolloutRow, *, against: str, before: datetime | None, since: datetime, recent: int = 0
 ) -> Beside:
-    """Quality by label of both versions, people who reported, and whether gates cover the candidate's bytes.
+    """Quality by label of both versions, people who reported, and (where the plan may need it) whether gates cover the candidate.
 
     ``against`` is the version to compare with, from ``before`` on; the candidate's own outcomes count from ``since`` on.
     ``recent``: so many of its newest outcomes are looked at alone, too; 0: not.
     """
     delay = row.plan.label_delay_seconds
-    try:
-        require_served_permission(ports, row.agent, row.version)
-        passed = True
-    except PromotionRefused:
-        passed = False
     return Beside(
         champion=ports.rollouts.slices(row.agent, against, since=before, label_delay=delay),
         candidate=ports.rollouts.slices(row.agent, row.version, since=since, label_delay=delay),
@@ -43,5 +38,13 @@ def beside(
             ports.rollouts.slices(row.agent, row.version, since=since, last=recent, label_delay=delay) if recent else {}
         ),
         reporters=ports.rollouts.reporters(row.agent, row.version, within=row.plan.reports_window_seconds),
-        gates_passed=passed,
+        gates_passed=row.plan.on_too_little_traffic is TooLittleTraffic.OFFLINE and _gates_passed(ports, row),
     )  # fmt: skip
+
+
+def _gates_passed(ports: Ports, row: RolloutRow) -> bool:
+    try:
+        require_served_permission(ports, row.agent, row.version)
+    except PromotionRefused:
+        return False
+    return True

@@ -11,7 +11,7 @@ from typing import Any
 from perennial.domain.model import Predictor
 from perennial.domain.verdict import RolloutVerdict
 from perennial.domain.words import Parked, RolloutAction, RolloutState
-from perennial.errors import RolloutError, UntrustedBundle
+from perennial.errors import NotConfigured, RolloutError, UntrustedBundle
 from perennial.fleet.agent import Agent, Rollout
 from perennial.flows.champion import bundle_folder, champion_folder
 from perennial.flows.live_evidence import beside, refused_by_gateway
@@ -202,7 +202,10 @@ def freeze_of(ports: Ports, agent: str) -> str | None:
     """Why nothing of this agent may be promoted now, by the store's clock; None when it may. Read anew at every step, since a
     freeze is declared when it is needed and never frozen into a plan."""
     windows = windows_of(ports.fleet().agent(agent).freeze, ports.settings.freeze)
-    return frozen(windows, ports.rollouts.now()) if windows else None
+    try:
+        return frozen(windows, ports.rollouts.now()) if windows else None
+    except ValueError as error:  # the agent's own windows were checked when its file was read
+        raise NotConfigured("PERENNIAL_FREEZE", str(error)) from error
 
 
 def park(ports: Ports, row: RolloutRow, why: Parked, reason: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 
 from perennial.domain.job import JobRequest
 from perennial.domain.words import Parked, Reason, ReportKind, RolloutDecision, RolloutState, TooLittleTraffic
-from perennial.errors import PromotionRefused, RolloutError
+from perennial.errors import NotConfigured, PromotionRefused, RolloutError
 from perennial.fleet.agent import Breaker, Rollout
 from perennial.flows import due, rollout, train, watch
 from perennial.flows.decide import decide
@@ -233,6 +233,15 @@ def test_a_rollback_needs_no_window() -> None:
     world.behaviours["1.0.1"] = Behaviour(errors=1.0)
     world.traffic(100)
     assert watch.look(world.ports)[0]["action"] == "rollback"
+
+
+def test_a_freeze_setting_that_cannot_be_read_promotes_nothing() -> None:
+    world = _world()
+    ports = replace(world.ports, settings=Settings(freeze="tomorrow"))
+    row = world.candidate("1.0.1")
+    with pytest.raises(NotConfigured, match="PERENNIAL_FREEZE"):
+        rollout.begin_step(ports, {"rollout_id": row.id}, 0)
+    assert world.rollouts.serving("scout").weight == 0.0
 
 
 # bake
