@@ -200,12 +200,14 @@ def assess(ports: Ports, row: RolloutRow) -> RolloutVerdict:
 
 def freeze_of(ports: Ports, agent: str) -> str | None:
     """Why nothing of this agent may be promoted now, by the store's clock; None when it may. Read anew at every step, since a
-    freeze is declared when it is needed and never frozen into a plan."""
-    windows = windows_of(ports.fleet().agent(agent).freeze, ports.settings.freeze)
+    freeze is declared when it is needed and never frozen into a plan. Windows that cannot be read keep everything as it is."""
     try:
+        windows = windows_of(ports.fleet().agent(agent).freeze, ports.settings.freeze)
         return frozen(windows, ports.rollouts.now()) if windows else None
+    except NotConfigured as error:
+        return f"whether {agent} is frozen cannot be read: {error}"
     except ValueError as error:  # the agent's own windows were checked when its file was read
-        raise NotConfigured("PERENNIAL_FREEZE", str(error)) from error
+        return f"PERENNIAL_FREEZE cannot be read: {error}"
 
 
 def park(ports: Ports, row: RolloutRow, why: Parked, reason: str) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import pytest
 
 from perennial.domain.job import JobRequest
 from perennial.domain.words import Parked, Reason, ReportKind, RolloutDecision, RolloutState, TooLittleTraffic
-from perennial.errors import NotConfigured, PromotionRefused, RolloutError
+from perennial.errors import PromotionRefused, RolloutError
 from perennial.fleet.agent import Breaker, Rollout
+from perennial.fleet.loader import Fleet
 from perennial.flows import due, rollout, train, watch
 from perennial.flows.decide import decide
 from perennial.flows.pause import pause_of, reset_breaker
@@ -235,12 +236,16 @@ def test_a_rollback_needs_no_window() -> None:
     assert watch.look(world.ports)[0]["action"] == "rollback"
 
 
-def test_a_freeze_setting_that_cannot_be_read_promotes_nothing() -> None:
+def test_freeze_windows_that_cannot_be_read_promote_nothing_and_revert_nothing() -> None:
     world = _world()
     ports = replace(world.ports, settings=Settings(freeze="tomorrow"))
     row = world.candidate("1.0.1")
-    with pytest.raises(NotConfigured, match="PERENNIAL_FREEZE"):
-        rollout.begin_step(ports, {"rollout_id": row.id}, 0)
+    for broken, says in (
+        (ports, "PERENNIAL_FREEZE"),
+        (replace(ports, fleet=lambda: Fleet(members=(), errors=())), "fleet"),
+    ):
+        said = rollout.begin_step(broken, {"rollout_id": row.id}, 0)
+        assert (said["action"], says in said["reason"]) == ("parked", True)
     assert world.rollouts.serving("scout").weight == 0.0
 
 
