@@ -82,6 +82,7 @@ def serve(root: Path, port: int, plan: Any) -> None:
     from perennial.api.app import create_app
     from perennial.api.data_plane import tune_threads
     from perennial.api.intake import Intake
+    from perennial.api.reports import Reports
     from perennial.api.services import Limits, Services
     from perennial.domain.model import Workbench
     from perennial.ingest.door import Door
@@ -122,7 +123,7 @@ def serve(root: Path, port: int, plan: Any) -> None:
     services = Services(
         gateway=gateway, metrics=metrics, outcomes=Outcomes(store, recorder, None, metrics),
         intake=Intake(buffer, Door(buffer)), roll_back=lambda agent, **_: {"agent": agent}, parts=(recorder, gateway),
-        limits=Limits(),
+        reports=Reports(rollouts.report, key=b"bench"), limits=Limits(),
     )  # fmt: skip
     tune_threads(services.limits.predict_threads)
 

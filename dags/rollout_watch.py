@@ -1,4 +1,5 @@
-"""Keeps watching champions after 100 %, and puts the predecessor back (airflow DAG ``rollout_watch``)."""
+"""Keeps watching champions after 100 % and puts the predecessor back; looks after rollouts that no run carries on
+(airflow DAG ``rollout_watch``)."""
 
 from datetime import timedelta
 
@@ -11,7 +12,7 @@ from perennial.bridge.policy import default_args
 
 with DAG(
     dag_id="rollout_watch",
-    description="Watches every champion that bakes; skipped when none does",
+    description="Watches every champion that bakes and every parked rollout; skipped when there is none",
     schedule=timedelta(minutes=1),
     max_active_runs=1,
     catchup=False,

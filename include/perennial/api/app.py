@@ -57,6 +57,7 @@ def create_app(services: Services) -> FastAPI:
         ("POST", "/v1/predict", plane.predict), ("POST", "/v1/outcomes", plane.outcomes),
         ("POST", "/v1/examples", plane.examples), ("POST", "/v1/feedback", plane.feedback),
         ("POST", "/v1/corrections", plane.corrections), ("POST", "/v1/rollback", plane.rollback),
+        ("POST", "/v1/reports", plane.reports),
         ("POST", "/v1/faults", plane.faults), ("GET", "/v1/agents", plane.agents),
         ("GET", "/healthz", plane.health), ("GET", "/metrics", plane.metrics),
     ]  # fmt: skip
@@ -152,6 +153,19 @@ class _Plane:
             for item in taken.items:
                 self._services.metrics.ingested.labels(kind, item.status.value).inc()
             return Reply(taken.as_dict(), status_code=taken.status_code)
+
+        return await self._store.run(work)
+
+    async def reports(self, request: Request) -> Response:
+        """Take what users report about answers."""
+        raw = await request.body()
+
+        def work() -> Response:
+            given, _ = body.records(body.parse(raw), "reports", most=self._services.limits.max_records)
+            told = self._services.reports.take(given)
+            for item in told.items:
+                self._services.metrics.ingested.labels("reports", item["status"]).inc()
+            return Reply(told.as_dict(), status_code=told.status_code)
 
         return await self._store.run(work)
 

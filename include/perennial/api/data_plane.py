@@ -15,6 +15,7 @@ from perennial.api.app import create_app
 from perennial.api.guard import check_exposure
 from perennial.api.intake import Intake
 from perennial.api.repeating import Repeating
+from perennial.api.reports import Reports
 from perennial.api.services import Limits, Services
 from perennial.domain.model import Predictor
 from perennial.errors import PerennialError, PortTaken, StackError
@@ -81,6 +82,7 @@ def services_of(settings: Settings, ports: Ports, *, faults: bool) -> Services:
     return Services(
         gateway=gateway, metrics=metrics, outcomes=Outcomes(store, recorder, ports.buffer, metrics),
         intake=Intake(ports.buffer, Door(ports.buffer)), roll_back=partial(_roll_back, ports),
+        reports=Reports(ports.rollouts.report),
         limits=Limits(token=token.get_secret_value() if token else None),
         parts=(
             Repeating("fleet sync", partial(fleet_sync.sync, ports), seconds=SYNC_SECONDS), recorder, gateway,

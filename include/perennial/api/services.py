@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from perennial.api.intake import Intake
+from perennial.api.reports import Reports
 from perennial.serving.feedback import Outcomes
 from perennial.serving.gateway import Gateway
 from perennial.serving.metrics import Metrics
@@ -54,5 +55,6 @@ class Services:
     intake: Intake
     metrics: Metrics
     roll_back: RollBack
+    reports: Reports
     limits: Limits = Limits()
     parts: tuple[Part, ...] = ()

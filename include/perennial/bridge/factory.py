@@ -26,7 +26,7 @@ from perennial.bridge.operators import (
 )
 from perennial.bridge.policy import default_args
 from perennial.bridge.pools import CPU
-from perennial.domain.words import Mode, Reason
+from perennial.domain.words import Mode, Reason, RolloutDecision
 from perennial.fleet import loader
 from perennial.fleet.agent import Agent
 from perennial.settings import load_settings
@@ -65,6 +65,10 @@ Brings the newest released version of **{agent}** to its users: verified, replay
 A step waits for at least {samples} answers of the candidate. Errors, latency and agreement with outcomes decide; no data is
 never a pass. A bad verdict fails the step and `revert` puts the champion back, as does marking the run failed.
 A newer candidate supersedes this one. After 100 % `rollout_watch` keeps watching.
+
+With too little traffic to tell, a step reverts, asks a person, or decides on the offline evidence, as the agent says. A rollout that
+waits for a person or for the end of a freeze window has no running task: it keeps its share, and `rollout_watch` looks after it.
+**Trigger** this DAG with a `decision` and a `reason` to abort the open rollout or to promote it now.
 """
 
 
@@ -131,6 +135,7 @@ def rollout_dag(agent: Agent) -> DAG:
         catchup=False,
         is_paused_upon_creation=False,
         default_args=default_args(agent.owner),
+        params=_rollout_params(),
         tags=_tags(agent, "rollout"),
         doc_md=ROLLOUT_DOC.format(
             title=f"Roll out {agent.name}", agent=agent.name, samples=agent.rollout.min_samples,
@@ -192,6 +197,19 @@ def _train_params() -> dict[str, Param]:
         ),
         "force": Param(False, type="boolean", description="Train although nothing says that it is due"),
         "overrides": Param({}, type="object", description="Settings of this one training, kept in the job's record"),
+    }
+
+
+def _rollout_params() -> dict[str, Param]:
+    words = [word.value for word in RolloutDecision]
+    return {
+        "decision": Param(
+            "none", enum=words, description="none: roll out what waits; else what to do with the open rollout, now"
+        ),
+        "reason": Param("", type="string", description="Why; a decision needs one, and it is audited with your name"),
+        "version": Param(
+            "", type="string", description="The version that you mean; another one by now: nothing happens"
+        ),
     }
 
 

@@ -22,6 +22,7 @@ APPROVAL_WAIT = timedelta(hours=24)
 AFTER_APPROVAL = timedelta(hours=1)  # for what comes after the answer
 GATE = "gate"
 STOPPED = "stopped"
+PARKED = "parked"  # the word of flows.rollout
 FAST_LANE, FAST_LANE_CRITICAL = FAST_LANES = ("fast_lane", "fast_lane_critical")
 # what a fast lane does in one task
 _STEPS = ("validate", "redact", "select", "train", "train_critical", "evaluate", GATE)
@@ -269,10 +270,11 @@ class CanaryOperator(BaseOperator):  # type: ignore[misc]
 
 
 def settle_verdict(verdict: dict[str, Any]) -> dict[str, Any]:
-    """Go on, or end this rollout: a newer candidate skips the rest, anything but a promotion fails the task."""
+    """Go on, or end this run: a newer candidate skips the rest, and so does a rollout that waits for a person or for the end of
+    a freeze window, which needs no running task; anything else but a promotion fails."""
     action = verdict["action"]
     if action == "promote":
         return verdict
-    if action == "superseded":
-        raise AirflowSkipException(f"superseded: {verdict['reason']}")
+    if action in {"superseded", PARKED}:
+        raise AirflowSkipException(f"{action}: {verdict['reason']}")
     raise AirflowFailException(f"{action}: {verdict['reason']}")

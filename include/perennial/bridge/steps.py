@@ -9,7 +9,15 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from perennial.bridge.hooks import task_ports
 from perennial.bridge.notes import note_run
-from perennial.bridge.operators import batch_of, nothing_left, rollout_of, settle_verdict, stopped_of, verdict_of
+from perennial.bridge.operators import (
+    PARKED,
+    batch_of,
+    nothing_left,
+    rollout_of,
+    settle_verdict,
+    stopped_of,
+    verdict_of,
+)
 from perennial.bridge.requests import outcome_of
 
 # train_<agent>
@@ -84,15 +92,34 @@ def settle() -> dict[str, Any]:
 
 
 def verify(agent: str) -> dict[str, Any]:
-    """Take the newest released version, check its signature, freeze its plan."""
+    """Take the newest released version, check its signature, freeze its plan; or carry out the form's decision instead."""
     from perennial.flows import rollout
 
     context = get_current_context()
+    decide_if_asked(agent, context)
     ref = rollout.verify(task_ports(), agent, str(context["dag_run"].run_id))
     if ref is None:
         note_run(context, f"{agent}: no released version waits for traffic")
         raise AirflowSkipException("no released version waits for traffic")
     return ref
+
+
+def decide_if_asked(agent: str, context: Any) -> None:
+    """Carry out the decision of a person who filled the run's form, and end the run: the triggering user is the actor."""
+    from perennial.domain.words import RolloutDecision
+
+    form = context["params"]
+    decision = RolloutDecision(form.get("decision") or RolloutDecision.NONE)
+    if decision is RolloutDecision.NONE:
+        return
+    from perennial.flows.decide import decide
+
+    done = decide(
+        task_ports(), agent, decision, actor=str(context["dag_run"].triggering_user_name or ""),
+        reason=str(form.get("reason") or ""), version=str(form.get("version") or ""),
+    )  # fmt: skip
+    note_run(context, done["note"])
+    raise AirflowSkipException(done["note"])
 
 
 def shadow() -> dict[str, Any]:
@@ -114,6 +141,8 @@ def full() -> dict[str, Any]:
     context = get_current_context()
     result = rollout.full(task_ports(), rollout_of(context))
     note_run(context, result["note"])
+    if result.get("action") == PARKED:
+        raise AirflowSkipException(result["note"])
     return result
 
 
@@ -127,6 +156,9 @@ def revert() -> dict[str, Any]:
     row = ports.rollouts.get(ref["rollout_id"])
     if row.state in {RolloutState.BAKING, RolloutState.DONE}:
         raise AirflowSkipException(f"{row.agent} {row.version} serves: nothing to revert")
+    if row.parked is not None:
+        note_run(context, f"{row.agent} {row.version} stays at {row.weight:.0%} of the keys: {row.reason}")
+        raise AirflowSkipException(row.reason)
     if row.state is RolloutState.SUPERSEDED:
         result = {"version": row.version, "note": f"{row.agent} {row.version} superseded: {row.reason}"}
     else:

@@ -59,13 +59,14 @@ def show_buffer(
     fleet = buffer.fleet()
     if agent not in fleet:
         raise UnknownAgent(agent, list(fleet))
+    paused = _paused(agent)
     counts, due, counters = buffer.counts(agent), buffer.due(agent), buffer.counters().get(agent, {})
     if as_json:
         tasks: dict[str, dict[str, int]] = {}
         for (task, state), count in sorted(counts.items()):
             tasks.setdefault(task, {})[state] = count
         reason = due.reason.value if due.reason else None
-        typer.echo(json.dumps({"agent": agent, "tasks": tasks, "due": reason, "counters": counters}))
+        typer.echo(json.dumps({"agent": agent, "tasks": tasks, "due": reason, "paused": paused, "counters": counters}))
         return
     table = Table("task", "state", "examples", title=f"buffer of {agent}")
     for (task, state), count in sorted(counts.items()):
@@ -73,6 +74,17 @@ def show_buffer(
     out = Console(highlight=False)
     out.print(table)
     why = f"due: {due.reason.value}" if due.reason else f"not due: {due.waiting} of {due.threshold} waiting"
+    if paused is not None:
+        why = f"{why}; {paused}"
     out.print(
         f"{why}; counted: " + (", ".join(f"{value} {name}" for name, value in sorted(counters.items())) or "nothing")
     )
+
+
+def _paused(agent: str) -> str | None:
+    """Why the agent does not train by itself although enough may be waiting; None when nothing keeps it."""
+    from perennial.flows.pause import pause_of
+    from perennial.wiring import ports
+
+    found = pause_of(ports(), agent)
+    return None if found is None else found.reason

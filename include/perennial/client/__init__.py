@@ -8,6 +8,7 @@ from perennial.client.bulk import add_examples, import_file
 from perennial.client.connection import close_connection_pool, get_pool_stats, initialize_connection_pool
 from perennial.client.coordinator import OnTheFlyTrainingCoordinator
 from perennial.client.records import ModelPerformance, TrainingExample
+from perennial.client.reports import report_quality_issue
 from perennial.client.shared import (
     add_prediction_feedback,
     add_training_example,
@@ -39,5 +40,6 @@ __all__ = [
     "import_file",
     "initialize_connection_pool",
     "initialize_online_training",
+    "report_quality_issue",
     "submit_correction",
 ]

@@ -103,6 +103,48 @@ class RolloutAction(StrEnum):
     PROMOTE = "promote"
     HOLD = "hold"
     ROLLBACK = "rollback"
+    ASK = "ask"  # traffic does not tell in time: a person decides
+
+
+class TooLittleTraffic(StrEnum):
+    """What happens when a step's patience ends and too little traffic came to tell; no data alone never passes."""
+
+    REVERT = "revert"
+    ASK = "ask"  # stays at its share until a person decides
+    OFFLINE = "offline"  # gates passed and the shadow replay agreed: promoted on that, else reverted
+
+
+class Parked(StrEnum):
+    """Why no run carries an open rollout on; ``rollout_watch`` looks after it meanwhile."""
+
+    ASK = "ask"  # until a person decides
+    FREEZE = "freeze"  # until the freeze window ends
+
+
+class RolloutDecision(StrEnum):
+    """What a person may order of an open rollout."""
+
+    NONE = "none"
+    ABORT = "abort"
+    PROMOTE = "promote"
+
+
+class ReportKind(StrEnum):
+    """What a user says is wrong with an answer."""
+
+    WRONG = "wrong"
+    HARMFUL = "harmful"
+    UNUSABLE = "unusable"
+    SLOW = "slow"
+    OTHER = "other"
+
+
+class ReportResult(StrEnum):
+    """What became of one report."""
+
+    ADDED = "added"
+    DUPLICATE = "duplicate"
+    UNKNOWN = "unknown"  # no such answer or version of this agent
 
 
 class RolloutState(StrEnum):

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from perennial.domain.model import Trainer
-from perennial.domain.words import TaskKind
+from perennial.domain.words import TaskKind, TooLittleTraffic
 from perennial.registry.permission import Rule
+from perennial.rollout.freeze import Freeze
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
 
@@ -80,16 +81,32 @@ class Rollout:
     steps: tuple[float, ...] = (0.05, 0.25, 0.50, 1.0)
     min_samples: int = 20  # answers of the candidate per step before a verdict
     step_seconds: float = 5.0  # shortest time on a step
-    max_hold_seconds: float = 600.0  # with too few samples after this, the rollout is reverted
+    max_hold_seconds: float = 600.0  # with too few samples after this, what ``on_too_little_traffic`` says
+    on_too_little_traffic: TooLittleTraffic = TooLittleTraffic.REVERT
     max_error_rate: float = 0.02
     max_latency_ratio: float = 3.0
     latency_slack_ms: float = (
         50.0  # a smaller difference is never worth a rollback: busy machines and caches make as much
     )
     max_agreement_drop: float = 0.05
+    max_slice_drop: float = 0.10  # the same for the rows of one label
+    label_delay_seconds: float = 0.0  # how late outcomes come; younger answers are not judged on quality
+    reports_revert: int = 5  # so many people who report the version within the window revert it; 0: never
+    reports_window_seconds: float = 600.0
     bake_seconds: float = 3600.0
     shadow_requests: int = 50  # recorded requests that the candidate answers before any traffic
     targets: tuple[str, ...] = ("gateway", "folder")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Breaker:
+    """After ``refused`` candidates in a row (held or reverted) within the window, trainings by threshold pause; 0: never.
+
+    Until a person resets it (``perennial rollout reset``), or the newest refusal is a window old.
+    """
+
+    refused: int = 5
+    window_seconds: float = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +123,8 @@ class Agent:
     selection: Selection = Selection()
     gates: Gates = Gates()
     rollout: Rollout = Rollout()
+    freeze: tuple[str, ...] = ()  # UTC, nothing is promoted meanwhile: "Fri 16:00/Mon 08:00", "2026-12-24/2026-12-27"
+    breaker: Breaker = Breaker()
     redact_names: bool = True
     pool: str = "gpu"
     seed: int = 20250801
@@ -116,6 +135,8 @@ class Agent:
             raise ValueError(f"agent name {self.name!r} must match {_NAME.pattern}")
         if not self.tasks:
             raise ValueError(f"agent {self.name} declares no task")
+        for window in self.freeze:
+            Freeze.parse(window)  # ValueError says what is wrong
         names = [name for task in self.tasks for name in (task.name, *task.aliases)]
         if len(set(names)) != len(names):
             raise ValueError(f"agent {self.name}: two tasks share a name or alias")

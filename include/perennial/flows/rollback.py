@@ -8,7 +8,7 @@ from perennial.errors import RolloutError
 from perennial.flows.champion import bundle_folder
 from perennial.flows.ports import Ports
 from perennial.flows.retention import check_files_are_there
-from perennial.flows.rollout import align_targets
+from perennial.flows.rollout import align_targets, settle_revert
 
 
 def rollback_agent(ports: Ports, agent: str, *, actor: str, reason: str, version: str | None = None) -> dict[str, Any]:
@@ -33,5 +33,8 @@ def rollback_agent(ports: Ports, agent: str, *, actor: str, reason: str, version
         agent=agent, model_name=f"{agent}-{current}", before=None, after=None, examples=0, rollback=True, job_id=None,
         version=current, detail={"reason": reason, "by": actor, "back_to": target},
     )  # fmt: skip
+    for row in ports.rollouts.reverted_lately(60.0):
+        if row.agent == agent and row.reason == reason:
+            settle_revert(ports, row, action="reverted", actor=actor)
     align_targets(ports, agent)
     return {"agent": agent, "from": current, "to": target}

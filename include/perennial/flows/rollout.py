@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Collection
 from typing import Any
 
 from perennial.domain.model import Predictor
-from perennial.domain.words import RolloutAction, RolloutState
-from perennial.errors import PromotionRefused, RolloutError, UntrustedBundle
-from perennial.fleet.agent import Agent
+from perennial.domain.verdict import RolloutVerdict
+from perennial.domain.words import Parked, RolloutAction, RolloutState
+from perennial.errors import NotConfigured, PromotionRefused, RolloutError, UntrustedBundle
+from perennial.fleet.agent import Agent, Rollout
 from perennial.flows.champion import bundle_folder, champion_folder
+from perennial.flows.live_evidence import beside, refused_by_gateway
 from perennial.flows.ports import Ports
+from perennial.rollout.freeze import frozen, windows_of
 from perennial.rollout.machine import Plan
 from perennial.rollout.rows import RolloutRow
 from perennial.rollout.shadow import compare
@@ -21,6 +25,9 @@ from perennial.rollout.verdict import judge
 logger = logging.getLogger(__name__)
 
 ACTOR = "perennial"
+PARKED = "parked"  # no verdict: the rollout waits for a person or for the end of a freeze window
+REVERSALS = frozenset({"reverted", "bake_reverted", "rollout_aborted"})  # actions that one revert is audited as
+_AUDITED = 200  # newest entries in which the entry of a step that was killed is looked for
 
 
 def verify(ports: Ports, agent: str, run_id: str) -> dict[str, Any] | None:
@@ -49,21 +56,15 @@ def _require_genuine(ports: Ports, row: RolloutRow) -> None:
     except (UntrustedBundle, PromotionRefused) as error:
         ports.rollouts.revert(row.id, reason=f"refused: {error}", actor=ACTOR)
         ports.audit.append(
-            actor=ACTOR, action="bundle_refused", agent=row.agent, subject=row.version, detail={"why": str(error)}
-        )
+            actor=ACTOR, action="bundle_refused", agent=row.agent, subject=row.version,
+            detail={"why": str(error), "rollout": row.id},
+        )  # fmt: skip
         raise
 
 
 def plan_of(agent: Agent) -> Plan:
     """The agent's rollout settings as they are frozen into the rollout row."""
-    rollout = agent.rollout
-    return Plan(
-        steps=rollout.steps, min_samples=rollout.min_samples, step_seconds=rollout.step_seconds,
-        max_hold_seconds=rollout.max_hold_seconds, max_error_rate=rollout.max_error_rate,
-        max_latency_ratio=rollout.max_latency_ratio, latency_slack_ms=rollout.latency_slack_ms,
-        max_agreement_drop=rollout.max_agreement_drop, bake_seconds=rollout.bake_seconds,
-        shadow_requests=rollout.shadow_requests, targets=rollout.targets,
-    )  # fmt: skip
+    return Plan(**{name: getattr(agent.rollout, name) for name in Rollout.__slots__})
 
 
 def _ref(row: RolloutRow) -> dict[str, Any]:
@@ -123,10 +124,15 @@ def begin_step(ports: Ports, ref: dict[str, Any], index: int) -> dict[str, Any]:
     row = ports.rollouts.get(ref["rollout_id"])
     if row.state in {RolloutState.REVERTED, RolloutState.SUPERSEDED}:
         return {"action": row.state.value, "reason": row.reason}
+    if row.state in {RolloutState.BAKING, RolloutState.DONE}:
+        return {"action": RolloutAction.PROMOTE.value, "reason": "it serves everything"}
     shares = canary_shares(row.plan, first=row.previous is None)
     if index >= len(shares):
         return {"action": RolloutAction.PROMOTE.value, "reason": "the plan has no such step"}
     if row.step < index or row.state is not RolloutState.CANARY:
+        closed = freeze_of(ports, row.agent)
+        if closed is not None:
+            return park(ports, row, Parked.FREEZE, closed)
         ports.rollouts.set_step(row.id, step=index, weight=shares[index], actor=ACTOR)
         logger.info("%s %s takes %.0f %% of the keys", row.agent, row.version, shares[index] * 100)
     return {"action": RolloutAction.HOLD.value, "reason": f"step {index + 1} of {len(shares)} at {shares[index]:.0%}"}
@@ -144,9 +150,30 @@ def canary_shares(plan: Plan, *, first: bool) -> tuple[float, ...]:
 def look(ports: Ports, ref: dict[str, Any], index: int) -> dict[str, Any]:
     """Judge the present step from what production recorded; cheap, called about once a second by the step's trigger.
 
-    Answers promote, hold, rollback or superseded. Only verdicts that change something are kept as looks.
+    Answers promote, hold, rollback, superseded or parked. Only verdicts that change something are kept as looks.
     """
     row = ports.rollouts.get(ref["rollout_id"])
+    over = _over_already(row, index)
+    if over is not None:
+        return over
+    verdict = assess(ports, row)
+    action, reason = verdict.action, verdict.reason
+    if action is RolloutAction.PROMOTE:
+        closed = freeze_of(ports, row.agent)
+        if closed is not None:
+            return park(ports, row, Parked.FREEZE, closed)
+    if action is RolloutAction.ASK:
+        if row.parked is not Parked.ASK:
+            ports.rollouts.look(row.id, action=action, reason=reason, evidence=dict(verdict.evidence))
+        return park(ports, row, Parked.ASK, reason)
+    if action is not RolloutAction.HOLD:
+        ports.rollouts.look(row.id, action=action, reason=reason, evidence=dict(verdict.evidence))
+    if action is RolloutAction.ROLLBACK:
+        revert(ports, ref, reason)
+    return {"action": action.value, "reason": reason}
+
+
+def _over_already(row: RolloutRow, index: int) -> dict[str, Any] | None:
     if row.state is RolloutState.SUPERSEDED:
         return {"action": "superseded", "reason": row.reason}
     if row.state is RolloutState.REVERTED:
@@ -155,37 +182,61 @@ def look(ports: Ports, ref: dict[str, Any], index: int) -> dict[str, Any]:
         return {"action": RolloutAction.PROMOTE.value, "reason": "a later step is reached"}
     if index >= len(canary_shares(row.plan, first=row.previous is None)):
         return {"action": RolloutAction.PROMOTE.value, "reason": "the plan has no such step"}
-    refused = ports.rollouts.gateway_error(row.agent, row.version)
-    if refused:
-        verdict_action, reason, evidence = RolloutAction.ROLLBACK, f"a gateway refused it: {refused}", {}
-    else:
-        elapsed = ports.rollouts.seconds_on_step(row.id)
-        serves = (
-            ports.rollouts.serving(row.agent).champion or row.previous or ""
-        )  # a bake may have put another back meanwhile
-        champion = ports.rollouts.stats(row.agent, serves, since=row.started_at)
-        candidate = ports.rollouts.stats(row.agent, row.version, since=row.started_at)
-        here = ports.rollouts.stats(row.agent, row.version, since=row.step_at).answers
-        verdict = judge(row.plan, champion, candidate, elapsed=elapsed, step_answers=here)
-        verdict_action, reason, evidence = verdict.action, verdict.reason, dict(verdict.evidence)
-    if verdict_action is not RolloutAction.HOLD:
-        ports.rollouts.look(row.id, action=verdict_action, reason=reason, evidence=evidence)
-    if verdict_action is RolloutAction.ROLLBACK:
-        revert(ports, ref, reason)
-    return {"action": verdict_action.value, "reason": reason}
+    return None
+
+
+def assess(ports: Ports, row: RolloutRow) -> RolloutVerdict:
+    """What production says of the present canary step; changes nothing."""
+    refused = refused_by_gateway(ports, row)
+    if refused is not None:
+        return refused
+    serves = (
+        ports.rollouts.serving(row.agent).champion or row.previous or ""
+    )  # a bake may have put another back meanwhile
+    delay, began = row.plan.label_delay_seconds, row.started_at
+    champion = ports.rollouts.stats(row.agent, serves, since=began, label_delay=delay)
+    candidate = ports.rollouts.stats(row.agent, row.version, since=began, label_delay=delay)
+    here = ports.rollouts.stats(row.agent, row.version, since=row.step_at).answers
+    return judge(
+        row.plan, champion, candidate, elapsed=ports.rollouts.seconds_on_step(row.id), step_answers=here,
+        beside=beside(ports, row, against=serves, before=began, since=began),
+    )  # fmt: skip
+
+
+def freeze_of(ports: Ports, agent: str) -> str | None:
+    """Why nothing of this agent may be promoted now, by the store's clock; None when it may. Read anew at every step, since a
+    freeze is declared when it is needed and never frozen into a plan. Windows that cannot be read keep everything as it is."""
+    try:
+        windows = windows_of(ports.fleet().agent(agent).freeze, ports.settings.freeze)
+        return frozen(windows, ports.rollouts.now()) if windows else None
+    except NotConfigured as error:
+        return f"whether {agent} is frozen cannot be read: {error}"
+    except ValueError as error:  # the agent's own windows were checked when its file was read
+        return f"PERENNIAL_FREEZE cannot be read: {error}"
+
+
+def park(ports: Ports, row: RolloutRow, why: Parked, reason: str) -> dict[str, Any]:
+    """Leave an open rollout at its share without a run that waits; ``rollout_watch`` looks after it. Idempotent."""
+    ports.rollouts.park(row.id, why, reason)
+    logger.info("%s %s stays at %.0f %% of the keys: %s", row.agent, row.version, row.weight * 100, reason)
+    return {"action": PARKED, "reason": reason}
 
 
 def full(ports: Ports, ref: dict[str, Any]) -> dict[str, Any]:
-    """Make the candidate the champion on every target; the former champion stays hot for the bake. Idempotent."""
+    """Make the candidate the champion on every target; the former champion stays hot for the bake. Idempotent.
+
+    In a freeze window it is parked instead. PromotionRefused when no live verdict or approval covers its bytes.
+    """
     row = ports.rollouts.get(ref["rollout_id"])
     if row.state in {RolloutState.REVERTED, RolloutState.SUPERSEDED}:
         raise RolloutError(f"{row.agent} {row.version} was {row.state.value}: {row.reason}")
     if row.state not in {RolloutState.BAKING, RolloutState.DONE}:
+        closed = freeze_of(ports, row.agent)
+        if closed is not None:
+            return {**park(ports, row, Parked.FREEZE, closed), "note": f"{row.agent} {row.version} waits: {closed}"}
         _require_genuine(ports, row)
         ports.rollouts.promote_full(row.id, actor=ACTOR, reason=f"rollout {row.id} met its plan")
-        ports.audit.append(
-            actor=ACTOR, action="promoted", agent=row.agent, subject=row.version, detail={"rollout": row.id}
-        )
+    audit_once(ports, row, {"promoted"}, action="promoted", actor=ACTOR, detail={})
     align_targets(ports, row.agent)
     note = f"{row.agent} {row.version} serves everything" + (
         f"; {row.previous} stays hot for the bake" if row.previous else ""
@@ -194,18 +245,51 @@ def full(ports: Ports, ref: dict[str, Any]) -> dict[str, Any]:
 
 
 def revert(ports: Ports, ref: dict[str, Any], reason: str) -> dict[str, Any]:
-    """Take the candidate out of traffic; the champion's files were never touched. Idempotent."""
+    """Take the candidate out of traffic; the champion's files were never touched. Idempotent, also after a kill half-way."""
     row = ports.rollouts.get(ref["rollout_id"])
-    if row.state not in {RolloutState.REVERTED, RolloutState.SUPERSEDED, RolloutState.DONE}:
-        ports.rollouts.revert(row.id, reason=reason, actor=ACTOR)
-        ports.audit.append(actor=ACTOR, action="reverted", agent=row.agent, subject=row.version, detail={"why": reason})
-        flag(ports, row, reason)
-        align_targets(ports, row.agent)
+    if row.state not in {RolloutState.SUPERSEDED, RolloutState.DONE}:
+        if row.state is not RolloutState.REVERTED:
+            row = ports.rollouts.revert(row.id, reason=reason, actor=ACTOR)
+        settle_revert(ports, row)
     return {"version": row.version, "note": f"{row.agent} {row.version} reverted: {reason}"}
 
 
+def settle_revert(ports: Ports, row: RolloutRow, *, action: str | None = None, actor: str = ACTOR) -> bool:
+    """What follows a revert: audit, performance history, targets. Each once, however often this is called; True when anything
+    was still to be done. A person's revert names its own ``action`` and ``actor``."""
+    word = action or ("bake_reverted" if row.full_at is not None else "reverted")
+    detail = {"why": row.reason, "back_to": ports.rollouts.serving(row.agent).champion}
+    flag(ports, row, row.reason)
+    align_targets(ports, row.agent)
+    return audit_once(ports, row, REVERSALS, action=word, actor=actor, detail=detail)
+
+
+def is_settled(ports: Ports, row: RolloutRow) -> bool:
+    """Whether what follows a revert was done: its audit entry is the last of it."""
+    return _audited(ports, row, REVERSALS | {"bundle_refused"})
+
+
+def audit_once(
+    ports: Ports, row: RolloutRow, words: Collection[str], *, action: str, actor: str, detail: dict[str, Any]
+) -> bool:
+    """Write one decision on a rollout unless one of ``words`` is written about it; True when it was written now."""
+    if _audited(ports, row, words):
+        return False
+    ports.audit.append(
+        actor=actor, action=action, agent=row.agent, subject=row.version, detail={**detail, "rollout": row.id}
+    )
+    return True
+
+
+def _audited(ports: Ports, row: RolloutRow, words: Collection[str]) -> bool:
+    entries = ports.audit.entries(row.agent, _AUDITED)
+    return any(one.action in words and one.detail.get("rollout") == row.id for one in entries)
+
+
 def flag(ports: Ports, row: RolloutRow, reason: str) -> None:
-    """Write the rolled back version, not its good predecessor, into the performance history."""
+    """Write the rolled back version, not its good predecessor, into the performance history, once."""
+    if any(one.version == row.version and one.rollback_triggered for one in ports.buffer.performance(row.agent, 50)):
+        return
     ports.buffer.record_performance(
         agent=row.agent, model_name=f"{row.agent}-{row.version}", before=None, after=None, examples=0, rollback=True,
         job_id=None, version=row.version, detail={"reason": reason, "rollout": row.id},

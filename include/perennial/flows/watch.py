@@ -1,37 +1,64 @@
-"""Keeps watching recent champions after 100 %, and puts the predecessor back when production disagrees."""
+"""Keeps watching recent champions after 100 %, and puts the predecessor back when production disagrees. Looks after parked
+rollouts, and finishes reverts that were killed half-way."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from perennial.domain.verdict import RolloutVerdict
-from perennial.domain.words import RolloutAction
+from perennial.domain.words import Parked, RolloutAction, RolloutState
+from perennial.flows.live_evidence import beside, refused_by_gateway
 from perennial.flows.ports import Ports
-from perennial.flows.rollout import ACTOR, align_targets, flag, predictors
+from perennial.flows.rollout import (
+    ACTOR,
+    PARKED,
+    assess,
+    begin_step,
+    canary_shares,
+    freeze_of,
+    full,
+    is_settled,
+    predictors,
+    revert,
+    settle_revert,
+)
+from perennial.flows.rollout import look as look_at_step
 from perennial.gates.scores import row_score
 from perennial.rollout.rows import RolloutRow
-from perennial.rollout.verdict import MIN_OUTCOMES, ArmStats, judge_bake
+from perennial.rollout.slices import SliceStats
+from perennial.rollout.verdict import MIN_OUTCOMES, ArmStats, Beside, judge_bake
 
 logger = logging.getLogger(__name__)
 
-RECENT = 100  # newest answers judged alone, so that a long good past cannot hide a bad present
+RECENT = (100, 1000)  # newest answers judged alone, so that a long good past cannot hide a bad present
 REPLAYED = 200  # newest requests that the predecessor answers before anything is put back
+GRACE_SECONDS = 15.0
+REPAIRED_SECONDS = 3600.0  # how long ago a revert may have been that is looked at again
 
 
 def something_bakes(ports: Ports) -> bool:
-    """Whether any recent champion is still watched; one indexed look."""
-    return bool(ports.rollouts.baking())
+    """Whether anything is to watch: a recent champion, a parked rollout, or a revert that was not finished; indexed looks."""
+    rollouts = ports.rollouts
+    return bool(rollouts.baking() or rollouts.parked() or _unsettled(ports))
+
+
+def _unsettled(ports: Ports) -> list[RolloutRow]:
+    """Reverts whose audit entry is missing, but for those that a live task may be finishing at this moment."""
+    edge = ports.rollouts.now() - timedelta(seconds=GRACE_SECONDS)
+    gone = [row for row in ports.rollouts.reverted_lately(REPAIRED_SECONDS) if row.ended_at and row.ended_at <= edge]
+    return [row for row in gone if not is_settled(ports, row)]
 
 
 def _on_equal_terms(
-    ports: Ports, row: RolloutRow, before: ArmStats, now: ArmStats, elapsed: float
+    ports: Ports, row: RolloutRow, before: ArmStats, now: ArmStats, elapsed: float, others: Beside
 ) -> RolloutVerdict | None:
     """The verdict again, with the predecessor answering the very requests that the champion got.
 
     Traffic itself can turn harder (a new topic, drift): then the predecessor would do no better, and going back helps nobody. None when
-    too few requests with a known truth are recorded to ask.
+    too few requests with a known truth are recorded to ask. A label that too few of them carry keeps its first numbers.
     """
     asked = ports.rollouts.judged_inputs(row.agent, row.version, since=row.full_at or row.started_at, limit=REPLAYED)
     if len(asked) < MIN_OUTCOMES or row.previous is None:
@@ -39,12 +66,16 @@ def _on_equal_terms(
     agent = ports.fleet().agent(row.agent)
     models = predictors(ports, agent, row.previous)
     right, rows = 0.0, 0
+    by_label: dict[str, list[tuple[float, float]]] = {}
     for task in sorted({one.task for one in asked} & models.keys()):
         mine = [one for one in asked if one.task == task]
         answers = models[task].predict([one.text for one in mine])
         kind = agent.task(task).kind
-        right += sum(row_score(kind, answer.output, one.actual) for answer, one in zip(answers, mine, strict=True))
-        rows += len(mine)
+        for answer, one in zip(answers, mine, strict=True):
+            score = row_score(kind, answer.output, one.actual)
+            right, rows = right + score, rows + 1
+            if isinstance(one.actual, str):
+                by_label.setdefault(f"{task}: {one.actual}", []).append((score, one.correct))
     if rows < MIN_OUTCOMES:
         return None
     own = sum(one.correct for one in asked if one.task in models)
@@ -59,33 +90,89 @@ def _on_equal_terms(
         row.previous,
         right,
     )
-    return judge_bake(row.plan, fair_before, fair_now, elapsed=elapsed)
+    return judge_bake(row.plan, fair_before, fair_now, elapsed=elapsed, beside=_fair(others, by_label))
+
+
+def _fair(others: Beside, by_label: dict[str, list[tuple[float, float]]]) -> Beside:
+    """Quality by label on the same rows, wherever enough of them carry the label."""
+    fair: list[dict[str, SliceStats]] = []
+    for arm in (0, 1):
+        told = {name: [one[arm] for one in pairs] for name, pairs in by_label.items()}
+        both = {name: SliceStats(outcomes=len(right), correct_sum=sum(right)) for name, right in told.items()}
+        fair.append({name: stats for name, stats in both.items() if stats.measured})
+    recent = {name: stats for name, stats in others.recent.items() if name not in fair[1]}
+    champion, candidate = {**others.champion, **fair[0]}, {**others.candidate, **fair[1]}
+    return replace(others, champion=champion, candidate=candidate, recent=recent)
 
 
 def look(ports: Ports) -> list[dict[str, Any]]:
-    """Judge every baking champion; reverts the bad, closes the ripe. Repeatable at any time."""
-    results: list[dict[str, Any]] = []
-    for row in ports.rollouts.baking():
-        elapsed = ports.rollouts.seconds_since_full(row.id)
-        since = row.full_at or row.started_at
-        now = ports.rollouts.stats(row.agent, row.version, since=since)
-        before = ports.rollouts.stats(row.agent, row.previous or "", since=None)
-        recent = ports.rollouts.stats(row.agent, row.version, since=since, last=RECENT)
-        verdict = judge_bake(row.plan, before, now, elapsed=elapsed, recent=recent)
-        if verdict.action is RolloutAction.ROLLBACK and row.previous is not None:
-            verdict = _on_equal_terms(ports, row, before, now, elapsed) or verdict
-        reason, action = verdict.reason, verdict.action
-        if action is RolloutAction.ROLLBACK and row.previous is not None:
-            ports.rollouts.look(row.id, action=action, reason=reason, evidence=dict(verdict.evidence))
-            ports.rollouts.revert(row.id, reason=reason, actor=ACTOR)
-            ports.audit.append(
-                actor=ACTOR, action="bake_reverted", agent=row.agent, subject=row.version,
-                detail={"why": reason, "back_to": row.previous, "evidence": dict(verdict.evidence)},
-            )  # fmt: skip
-            flag(ports, row, reason)
-            align_targets(ports, row.agent)
-            logger.warning("%s %s reverted to %s: %s", row.agent, row.version, row.previous, reason)
-        elif action is RolloutAction.PROMOTE:
-            ports.rollouts.close(row.id)
-        results.append({"agent": row.agent, "version": row.version, "action": action.value, "reason": reason})
-    return results
+    """Judge every baking champion and every parked rollout; reverts the bad, closes the ripe, finishes what a kill left open.
+
+    Repeatable at any time.
+    """
+    for row in _unsettled(ports):
+        settle_revert(ports, row)
+        logger.warning("the revert of %s %s had been killed half-way and is finished now", row.agent, row.version)
+    return [_bake(ports, row) for row in ports.rollouts.baking()] + [
+        _parked(ports, row) for row in ports.rollouts.parked()
+    ]
+
+
+def assess_bake(ports: Ports, row: RolloutRow) -> RolloutVerdict:
+    """What production says of a champion that bakes; changes nothing."""
+    refused = refused_by_gateway(ports, row)
+    if refused is not None:
+        return refused
+    elapsed = ports.rollouts.seconds_since_full(row.id)
+    since, delay = row.full_at or row.started_at, row.plan.label_delay_seconds
+    now = ports.rollouts.stats(row.agent, row.version, since=since, label_delay=delay)
+    before = ports.rollouts.stats(row.agent, row.previous or "", since=None, label_delay=delay)
+    recent = [
+        ports.rollouts.stats(row.agent, row.version, since=since, last=last, label_delay=delay) for last in RECENT
+    ]
+    others = beside(ports, row, against=row.previous or "", before=None, since=since, recent=max(RECENT))
+    verdict = judge_bake(row.plan, before, now, elapsed=elapsed, recent=recent, beside=others)
+    if verdict.action is RolloutAction.ROLLBACK and row.previous is not None:
+        return _on_equal_terms(ports, row, before, now, elapsed, others) or verdict
+    return verdict
+
+
+def _bake(ports: Ports, row: RolloutRow) -> dict[str, Any]:
+    verdict = assess_bake(ports, row)
+    reason, action = verdict.reason, verdict.action
+    if action is RolloutAction.ROLLBACK and row.previous is not None:
+        ports.rollouts.look(row.id, action=action, reason=reason, evidence=dict(verdict.evidence))
+        settle_revert(ports, ports.rollouts.revert(row.id, reason=reason, actor=ACTOR))
+        logger.warning("%s %s reverted to %s: %s", row.agent, row.version, row.previous, reason)
+    elif action is RolloutAction.PROMOTE:
+        ports.rollouts.close(row.id)
+    return {"agent": row.agent, "version": row.version, "action": action.value, "reason": reason}
+
+
+def _parked(ports: Ports, row: RolloutRow) -> dict[str, Any]:
+    """A rollout that no run carries on: a bad one is reverted like any other; after a freeze it goes on from here."""
+    ref = {"rollout_id": row.id}
+    if row.state is RolloutState.CANARY:
+        verdict = assess(ports, row)
+        if verdict.action is RolloutAction.ROLLBACK:
+            ports.rollouts.look(row.id, action=verdict.action, reason=verdict.reason, evidence=dict(verdict.evidence))
+            revert(ports, ref, verdict.reason)
+            said = {"action": verdict.action.value, "reason": verdict.reason}
+            return {"agent": row.agent, "version": row.version, **said}
+    if row.parked is Parked.ASK or freeze_of(ports, row.agent) is not None:
+        said = {"action": PARKED, "reason": row.reason}
+    else:
+        said = _carry_on(ports, row, ref)
+    return {"agent": row.agent, "version": row.version, **said}
+
+
+def _carry_on(ports: Ports, row: RolloutRow, ref: dict[str, Any]) -> dict[str, Any]:
+    following = 0
+    if row.state is RolloutState.CANARY:
+        said = look_at_step(ports, ref, row.step)
+        if said["action"] != RolloutAction.PROMOTE.value:
+            return said
+        following = row.step + 1
+    if following < len(canary_shares(row.plan, first=row.previous is None)):
+        return begin_step(ports, ref, following)
+    return {"action": RolloutAction.PROMOTE.value, "reason": full(ports, ref)["note"]}

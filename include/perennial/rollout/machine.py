@@ -8,13 +8,13 @@ task that is killed and run again finds its own move already made.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from math import isfinite
 from typing import Any
 
 from perennial.domain.verdict import RolloutVerdict
-from perennial.domain.words import RolloutAction, RolloutState
+from perennial.domain.words import RolloutAction, RolloutState, TooLittleTraffic
 from perennial.errors import RolloutError
 
 OPEN = frozenset({RolloutState.PENDING, RolloutState.SHADOW, RolloutState.CANARY})
@@ -29,11 +29,16 @@ class Plan:
     steps: tuple[float, ...] = (0.05, 0.25, 0.50, 1.0)
     min_samples: int = 20  # answers of the candidate before a verdict
     step_seconds: float = 5.0  # shortest time on a step
-    max_hold_seconds: float = 600.0  # without a verdict after this, the rollout is reverted
+    max_hold_seconds: float = 600.0  # without a verdict after this, the rollout is reverted (or see the next line)
+    on_too_little_traffic: TooLittleTraffic = TooLittleTraffic.REVERT
     max_error_rate: float = 0.02
     max_latency_ratio: float = 3.0
     latency_slack_ms: float = 50.0  # a smaller difference is never worth a rollback, whatever the ratio
     max_agreement_drop: float = 0.05  # how much less often than the champion it may agree with outcomes
+    max_slice_drop: float = 0.10  # the same for the rows of one label
+    label_delay_seconds: float = 0.0  # an outcome counts, and is waited for, once its answer is this old
+    reports_revert: int = 5  # so many people who report the version within the window revert it; 0: never
+    reports_window_seconds: float = 600.0
     bake_seconds: float = 3600.0
     shadow_requests: int = 50
     targets: tuple[str, ...] = ("gateway", "folder")
@@ -45,7 +50,8 @@ class Plan:
             raise ValueError("rollout steps must grow")
         numbers = (
             self.min_samples, self.step_seconds, self.max_hold_seconds, self.max_error_rate, self.max_latency_ratio,
-            self.max_agreement_drop, self.bake_seconds, self.shadow_requests, self.latency_slack_ms,
+            self.max_agreement_drop, self.bake_seconds, self.shadow_requests, self.latency_slack_ms, self.max_slice_drop,
+            self.label_delay_seconds, self.reports_revert, self.reports_window_seconds,
         )  # fmt: skip
         if any(not isfinite(number) or number < 0 for number in numbers):
             raise ValueError("rollout settings must be finite and not negative")
@@ -67,12 +73,18 @@ class Plan:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Plan:
-        """Inverse of ``as_record``.
+        """Inverse of ``as_record``, also of plans that older versions froze: what they did not know has its default.
 
         >>> Plan.from_record(Plan(steps=(0.1, 1.0)).as_record()).shares
         (0.1,)
         """
-        return cls(**{**record, "steps": tuple(record["steps"]), "targets": tuple(record["targets"])})
+        known = {field.name: record[field.name] for field in fields(cls) if field.name in record}
+        for name in ("steps", "targets"):
+            if name in known:
+                known[name] = tuple(known[name])
+        if "on_too_little_traffic" in known:
+            known["on_too_little_traffic"] = TooLittleTraffic(known["on_too_little_traffic"])
+        return cls(**known)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +172,7 @@ def advance(status: RolloutStatus, plan: Plan, verdict: RolloutVerdict, now: dat
     """
     if status.state in ENDED:
         raise RolloutError(f"this rollout is {status.state.value}; open a new one")
-    if verdict.action is RolloutAction.HOLD:
+    if verdict.action in {RolloutAction.HOLD, RolloutAction.ASK}:
         return status
     if verdict.action is RolloutAction.ROLLBACK:
         return to_reverted(status, verdict.reason, now)

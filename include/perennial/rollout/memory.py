@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from statistics import fmean, quantiles
 from typing import Any
+from uuid import UUID
 
-from perennial.domain.words import Arm, RolloutAction, RolloutState
+from perennial.domain.words import Arm, Parked, ReportResult, RolloutAction, RolloutState
 from perennial.errors import RolloutError
 from perennial.rollout import machine, moves
 from perennial.rollout.machine import OPEN, Plan
@@ -21,10 +22,12 @@ from perennial.rollout.rows import (
     JudgedInput,
     Outcome,
     RecentInput,
+    Report,
     RolloutRow,
     ServingMove,
     ServingRow,
 )
+from perennial.rollout.slices import SliceStats
 from perennial.rollout.store import ALIVE_SECONDS, NEWEST, refusal
 from perennial.rollout.verdict import ArmStats
 
@@ -41,9 +44,13 @@ class MemoryRollouts:
         self._history: list[ServingMove] = []
         self.alias_moves: list[dict[str, Any]] = []
         self.answers: list[tuple[datetime, Answered]] = []
+        self._by_version: dict[tuple[str, str], list[tuple[datetime, Answered]]] = {}
+        self._sorted = 0  # how many of the answers are in it
         self.outcomes: dict[Any, tuple[datetime, Outcome]] = {}
         self.inputs: list[tuple[datetime, str, RecentInput]] = []
         self.judged: list[tuple[datetime, str, str, JudgedInput]] = []  # at, agent, version
+        self.reports: dict[UUID, tuple[datetime, Report]] = {}
+        self._resets: list[tuple[datetime, str, str, str]] = []  # at, agent, actor, reason
         self.heartbeats: dict[tuple[str, str], tuple[datetime, GatewayRow]] = {}
         self.removed: set[tuple[str, str]] = set()  # agent and version whose files retention took
 
@@ -97,6 +104,31 @@ class MemoryRollouts:
         """See ``RolloutStore.baking``."""
         with self._guard:
             return [row for row in self._rows.values() if row.state is RolloutState.BAKING]
+
+    def parked(self) -> list[RolloutRow]:
+        """See ``RolloutStore.parked``."""
+        with self._guard:
+            return [row for row in self._rows.values() if row.parked is not None and row.state in OPEN]
+
+    def reverted_lately(self, within: float) -> list[RolloutRow]:
+        """See ``RolloutStore.reverted_lately``."""
+        edge = self._clock() - timedelta(seconds=within)
+        with self._guard:
+            gone = [row for row in self._rows.values() if row.state is RolloutState.REVERTED]
+            return [row for row in gone if row.ended_at is not None and row.ended_at > edge]
+
+    def recent(self, agent: str, limit: int = 50) -> list[RolloutRow]:
+        """See ``RolloutStore.recent``."""
+        with self._guard:
+            return [row for row in reversed(self._rows.values()) if row.agent == agent][:limit]
+
+    def now(self) -> datetime:
+        """See ``RolloutStore.now``."""
+        return self._clock()
+
+    def park(self, rollout_id: int, why: Parked, reason: str) -> RolloutRow:
+        """See ``RolloutStore.park``."""
+        return self._apply(rollout_id, lambda scene, row: moves.parking(scene, row, why, reason), actor="", reason="")
 
     def begin_shadow(self, rollout_id: int) -> RolloutRow:
         """See ``RolloutStore.begin_shadow``."""
@@ -157,21 +189,13 @@ class MemoryRollouts:
         with self._guard:
             return [look for owner, look in self._looks if owner == rollout_id]
 
-    def stats(self, agent: str, version: str, *, since: datetime | None, last: int = NEWEST) -> ArmStats:
+    def stats(
+        self, agent: str, version: str, *, since: datetime | None, last: int = NEWEST, label_delay: float = 0.0
+    ) -> ArmStats:
         """See ``RolloutStore.stats``."""
         with self._guard:
-            answers = [
-                answer
-                for at, answer in self.answers
-                if (answer.agent, answer.version) == (agent, version)
-                and answer.arm is not Arm.SHADOW
-                and (since is None or at >= since)
-            ][-last:]
-            judged = [
-                outcome.correct
-                for at, outcome in self.outcomes.values()
-                if (outcome.agent, outcome.version) == (agent, version) and (since is None or at >= since)
-            ][-last:]
+            answers = self._answered(agent, version, since, last)
+            judged = [outcome.correct for outcome in self._judged(agent, version, since, last, label_delay)]
         good = [answer.latency_ms for answer in answers if answer.error is None]
         trailing = 0
         for answer in reversed(answers):
@@ -183,6 +207,84 @@ class MemoryRollouts:
             p50_ms=_quantile(good, 0.50), p95_ms=_quantile(good, 0.95),
             outcomes=len(judged), correct_sum=sum(judged), agreement=self._agreement(agent, version),
         )  # fmt: skip
+
+    def slices(
+        self, agent: str, version: str, *, since: datetime | None, last: int = NEWEST, label_delay: float = 0.0
+    ) -> dict[str, SliceStats]:
+        """See ``RolloutStore.slices``."""
+        found: dict[tuple[str, str], list[float]] = {}
+        with self._guard:
+            for outcome in self._judged(agent, version, since, last, label_delay, labels=True):
+                found.setdefault((outcome.task, outcome.actual), []).append(outcome.correct)
+        return {
+            f"{task}: {label}": SliceStats(outcomes=len(right), correct_sum=sum(right))
+            for (task, label), right in found.items()
+        }
+
+    def _answered(self, agent: str, version: str, since: datetime | None, last: int) -> list[Answered]:
+        return [answer for at, answer in self._own(agent, version) if since is None or at >= since][-last:]
+
+    def _own(self, agent: str, version: str) -> list[tuple[datetime, Answered]]:
+        """The answers to callers of one version; each answer is sorted in once, since simulations ask often."""
+        while self._sorted < len(self.answers):
+            at, answer = self.answers[self._sorted]
+            self._sorted += 1
+            if answer.arm is not Arm.SHADOW:
+                self._by_version.setdefault((answer.agent, answer.version), []).append((at, answer))
+        return self._by_version.get((agent, version), [])
+
+    def _judged(
+        self, agent: str, version: str, since: datetime | None, last: int, label_delay: float, labels: bool = False
+    ) -> list[Outcome]:
+        told = [
+            outcome
+            for at, outcome in self.outcomes.values()
+            if (outcome.agent, outcome.version) == (agent, version)
+            and (since is None or at >= since)
+            and (not labels or (isinstance(outcome.actual, str) and len(outcome.actual) <= 100))
+        ]
+        if label_delay:
+            edge = self._clock() - timedelta(seconds=label_delay)
+            old = {answer.prediction_id for at, answer in self._own(agent, version) if at <= edge}
+            told = [outcome for outcome in told if outcome.prediction_id in old]
+        return told[-last:]
+
+    def report(self, report: Report) -> ReportResult:
+        """See ``RolloutStore.report``."""
+        with self._guard:
+            if report.report_id in self.reports:
+                return ReportResult.DUPLICATE
+            version = self._reported_version(report)
+            if version is None:
+                return ReportResult.UNKNOWN
+            self.reports[report.report_id] = (self._clock(), replace(report, version=version))
+            return ReportResult.ADDED
+
+    def _reported_version(self, report: Report) -> str | None:
+        if report.prediction_id is None:
+            known = {row.version for row in self._rows.values() if row.agent == report.agent}
+            return report.version if report.version in known else None
+        made = (answer for _, answer in self.answers if answer.prediction_id == report.prediction_id)
+        return next((answer.version for answer in made if answer.agent == report.agent), None)
+
+    def reporters(self, agent: str, version: str, *, within: float) -> int:
+        """See ``RolloutStore.reporters``."""
+        edge = self._clock() - timedelta(seconds=within)
+        with self._guard:
+            mine = [
+                one for at, one in self.reports.values() if (one.agent, one.version) == (agent, version) and at > edge
+            ]
+        return len({one.reporter for one in mine})
+
+    def reset_breaker(self, agent: str, *, actor: str, reason: str) -> None:
+        """See ``RolloutStore.reset_breaker``."""
+        with self._guard:
+            self._resets.append((self._clock(), agent, actor, reason))
+
+    def breaker_reset(self, agent: str) -> datetime | None:
+        """See ``RolloutStore.breaker_reset``."""
+        with self._guard:
+            return max((at for at, of, _, _ in self._resets if of == agent), default=None)
 
     def seconds_on_step(self, rollout_id: int) -> float:
         """See ``RolloutStore.seconds_on_step``."""

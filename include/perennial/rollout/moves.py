@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from perennial.domain.model import SemanticVersion
-from perennial.domain.words import RolloutState
+from perennial.domain.words import Parked, RolloutState
 from perennial.errors import RolloutError
 from perennial.rollout import machine
 from perennial.rollout.machine import OPEN
@@ -95,6 +95,13 @@ def promoting(scene: Scene, row: RolloutRow) -> Change:
         rollout_id=row.id,
     )  # fmt: skip
     return Change(serving=serving, moved=(after, *ended))
+
+
+def parking(scene: Scene, row: RolloutRow, why: Parked, reason: str) -> Change:
+    """Say that no run carries an open rollout on; its share stays. RolloutError once it serves everything or ended."""
+    if row.state not in OPEN:
+        raise RolloutError(f"{row.agent} {row.version} is {row.state.value}; only an open rollout can wait")
+    return Change(serving=scene.serving, moved=_if_new(row, replace(row, parked=why, reason=reason)))
 
 
 def finishing(scene: Scene, row: RolloutRow) -> Change:

@@ -33,13 +33,16 @@ SELECT version FROM (
     WHERE agent = %(agent)s ORDER BY version, id DESC
 ) AS latest WHERE state = 'reverted'
 -- name: by_id
-SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at
+SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
+       parked
 FROM perennial.rollouts WHERE id = %(id)s
 -- name: by_run
-SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at
+SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
+       parked
 FROM perennial.rollouts WHERE run_id = %(run_id)s
 -- name: latest
-SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at
+SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
+       parked
 FROM perennial.rollouts WHERE agent = %(agent)s ORDER BY id DESC LIMIT 1
 -- name: of_version
 SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at
@@ -48,11 +51,28 @@ FROM perennial.rollouts WHERE agent = %(agent)s AND version = %(version)s ORDER 
 SELECT agent, champion, candidate, weight, epoch, changed_at FROM perennial.serving_history
 WHERE agent = %(agent)s ORDER BY id
 -- name: baking
-SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at
+SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
+       parked
 FROM perennial.rollouts WHERE state = 'baking' ORDER BY id
+-- name: parked
+SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
+       parked
+FROM perennial.rollouts WHERE parked IS NOT NULL AND state IN ('pending', 'shadow', 'canary') ORDER BY id
+-- name: reverted_lately
+SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
+       parked
+FROM perennial.rollouts
+WHERE state = 'reverted' AND ended_at > clock_timestamp() - make_interval(secs => %(within)s) ORDER BY id
+-- name: recent
+SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
+       parked
+FROM perennial.rollouts WHERE agent = %(agent)s ORDER BY id DESC LIMIT %(limit)s
+-- name: now
+SELECT clock_timestamp() AS now
 -- name: in_play
 -- what a change of serving may touch: open rollouts, and the last one of the present champion
-SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at
+SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
+       parked
 FROM perennial.rollouts r
 WHERE agent = %(agent)s AND (
     state IN ('pending', 'shadow', 'canary', 'baking')
@@ -62,11 +82,11 @@ WHERE agent = %(agent)s AND (
 -- name: insert_rollout
 INSERT INTO perennial.rollouts (agent, version, previous, plan, state, step, weight, run_id, started_at, step_at)
 VALUES (%(agent)s, %(version)s, %(previous)s, %(plan)s, 'pending', 0, 0, %(run_id)s, %(now)s, %(now)s)
-RETURNING id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at
+RETURNING id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at, parked
 -- name: update_rollout
 UPDATE perennial.rollouts
 SET state = %(state)s, step = %(step)s, weight = %(weight)s, reason = %(reason)s, step_at = %(step_at)s,
-    full_at = %(full_at)s, ended_at = %(ended_at)s
+    full_at = %(full_at)s, ended_at = %(ended_at)s, parked = %(parked)s
 WHERE id = %(id)s
 -- name: seconds
 SELECT extract(epoch FROM clock_timestamp() - step_at)::float8 AS on_step,
@@ -84,8 +104,12 @@ WITH answers AS (
       AND at >= coalesce(%(since)s::timestamptz, '-infinity')
     ORDER BY at DESC LIMIT %(last)s
 ), judged AS (
-    SELECT correct FROM perennial.outcomes
+    -- with late labels only outcomes of answers that are old enough: the first to be told are no fair sample
+    SELECT correct FROM perennial.outcomes o
     WHERE agent = %(agent)s AND version = %(version)s AND at >= coalesce(%(since)s::timestamptz, '-infinity')
+      AND (%(label_delay)s::float8 = 0 OR EXISTS (
+          SELECT 1 FROM perennial.predictions p WHERE p.prediction_id = o.prediction_id
+          AND p.at <= clock_timestamp() - make_interval(secs => %(label_delay)s::float8)))
     ORDER BY at DESC LIMIT %(last)s
 )
 SELECT
@@ -101,6 +125,37 @@ SELECT
      JOIN perennial.rollouts r ON r.id = l.rollout_id
      WHERE r.agent = %(agent)s AND r.version = %(version)s AND evidence ? 'agreement'
      ORDER BY l.id DESC LIMIT 1) AS agreement
+-- name: slices
+SELECT task || ': ' || label AS name, count(*)::integer AS outcomes, sum(correct::float8) AS correct_sum FROM (
+    SELECT task, actual #>> '{}' AS label, correct FROM perennial.outcomes o
+    WHERE agent = %(agent)s AND version = %(version)s AND at >= coalesce(%(since)s::timestamptz, '-infinity')
+      AND jsonb_typeof(actual) = 'string' AND length(actual #>> '{}') <= 100
+      AND (%(label_delay)s::float8 = 0 OR EXISTS (
+          SELECT 1 FROM perennial.predictions p WHERE p.prediction_id = o.prediction_id
+          AND p.at <= clock_timestamp() - make_interval(secs => %(label_delay)s::float8)))
+    ORDER BY at DESC LIMIT %(last)s
+) newest GROUP BY task, label
+-- name: add_report
+-- the version is that of the answer, or the one named if it ever was in a rollout of this agent
+INSERT INTO perennial.quality_reports (report_id, agent, version, prediction_id, kind, reporter)
+SELECT %(report_id)s, %(agent)s, named.version, %(prediction_id)s, %(kind)s, %(reporter)s
+FROM (
+    SELECT version FROM perennial.predictions
+    WHERE prediction_id = %(prediction_id)s::uuid AND agent = %(agent)s
+    UNION
+    SELECT version FROM perennial.rollouts
+    WHERE %(prediction_id)s::uuid IS NULL AND agent = %(agent)s AND version = %(version)s::text
+) named
+ON CONFLICT (report_id) DO NOTHING RETURNING report_id
+-- name: known_report
+SELECT 1 AS known FROM perennial.quality_reports WHERE report_id = %(report_id)s
+-- name: reporters
+SELECT count(DISTINCT reporter)::integer AS people FROM perennial.quality_reports
+WHERE agent = %(agent)s AND version = %(version)s AND at > clock_timestamp() - make_interval(secs => %(within)s)
+-- name: reset_breaker
+INSERT INTO perennial.breaker_resets (agent, actor, reason) VALUES (%(agent)s, %(actor)s, %(reason)s)
+-- name: breaker_reset
+SELECT max(at) AS at FROM perennial.breaker_resets WHERE agent = %(agent)s
 -- name: recent_inputs
 SELECT task, input_text AS text FROM perennial.recent_inputs WHERE agent = %(agent)s ORDER BY at DESC LIMIT %(limit)s
 -- name: judged_inputs

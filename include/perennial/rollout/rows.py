@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from perennial.domain.words import JSON, Arm, RolloutState
-from perennial.rollout.machine import ENDED, Plan, RolloutStatus
+from perennial.domain.words import JSON, Arm, Parked, ReportKind, RolloutState
+from perennial.rollout.machine import ENDED, OPEN, Plan, RolloutStatus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +63,7 @@ class RolloutRow:
     step_at: datetime
     full_at: datetime | None = None
     ended_at: datetime | None = None
+    parked: Parked | None = None  # no run carries it on: a person is asked, or a freeze window is open
 
     @property
     def status(self) -> RolloutStatus:
@@ -74,9 +75,11 @@ class RolloutRow:
     def moved(self, status: RolloutStatus) -> RolloutRow:
         """This row after a move of the state machine; the moments of full traffic and of the end are kept with it."""
         full_at = self.full_at or (status.step_at if status.state is RolloutState.BAKING else None)
+        parked = self.parked if status.state in OPEN else None
         return replace(
             self, state=status.state, step=status.step, weight=status.weight, step_at=status.step_at,
             reason=status.reason, full_at=full_at, ended_at=status.step_at if status.state in ENDED else None,
+            parked=parked,
         )  # fmt: skip
 
 
@@ -140,3 +143,18 @@ class JudgedInput:
     text: str
     actual: JSON
     correct: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """One user's complaint about an answer, or about a version as a whole. Holds no text; ``reporter`` is a keyed digest.
+
+    Exactly one of ``prediction_id`` and ``version`` names what it is about. The same ``report_id`` counts once.
+    """
+
+    report_id: UUID
+    agent: str
+    kind: ReportKind
+    reporter: bytes
+    prediction_id: UUID | None = None
+    version: str | None = None

@@ -60,6 +60,22 @@ def difference_evidence(difference: float, variance: float, spread: float) -> fl
     return 0.5 * log(share) + difference**2 * (1 - share) / (2 * variance)
 
 
+def difference_interval(difference: float, variance: float, spread: float, alpha: float) -> tuple[float, float]:
+    """The differences that ``difference_evidence`` does not reject at ``alpha``: a confidence sequence.
+
+    It holds the truth at all looks at once with probability 1 - alpha, so it may be read at any moment; that makes it wider than a
+    95 % interval of one look. Source as ``difference_evidence``; the whole line when nothing is known.
+
+    >>> [round(edge, 2) for edge in difference_interval(0.30, 0.05**2, 0.1, 0.001)]
+    [0.08, 0.52]
+    """
+    if variance <= 0 or spread <= 0:
+        return -inf, inf
+    total = variance + spread**2
+    half = sqrt(2 * variance * total / spread**2 * (log(1 / alpha) + 0.5 * log(total / variance)))
+    return difference - half, difference + half
+
+
 def variance_of_mean(total: float, count: int) -> float:
     """Variance of the mean of ``count`` values in [0, 1] that sum to ``total``, as if two more outcomes were one half
     each.

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from perennial.domain.words import RolloutAction, RolloutState
+from perennial.domain.words import Parked, ReportResult, RolloutAction, RolloutState
 from perennial.errors import RolloutError
 from perennial.rollout import moves
 from perennial.rollout.machine import Plan
 from perennial.rollout.moves import Change, Scene
-from perennial.rollout.rows import ErrorRate, GatewayRow, JudgedInput, RecentInput, RolloutRow, ServingMove, ServingRow
+from perennial.rollout.rows import (
+    ErrorRate,
+    GatewayRow,
+    JudgedInput,
+    RecentInput,
+    Report,
+    RolloutRow,
+    ServingMove,
+    ServingRow,
+)
+from perennial.rollout.slices import SliceStats
 from perennial.rollout.verdict import ArmStats
 from perennial.storage.database import Database
 from perennial.storage.queries import load
@@ -63,6 +73,26 @@ class RolloutStore(Protocol):
         """Rollouts whose champion is still watched."""
         ...
 
+    def parked(self) -> list[RolloutRow]:
+        """Open rollouts that no run carries on."""
+        ...
+
+    def reverted_lately(self, within: float) -> list[RolloutRow]:
+        """Rollouts that were reverted in the last seconds."""
+        ...
+
+    def recent(self, agent: str, limit: int = 50) -> list[RolloutRow]:
+        """The agent's rollouts, newest first."""
+        ...
+
+    def now(self) -> datetime:
+        """The store's clock."""
+        ...
+
+    def park(self, rollout_id: int, why: Parked, reason: str) -> RolloutRow:
+        """Say that no run carries an open rollout on; it keeps its share. RolloutError when it is not open."""
+        ...
+
     def begin_shadow(self, rollout_id: int) -> RolloutRow:
         """Pending -> shadow."""
         ...
@@ -103,9 +133,33 @@ class RolloutStore(Protocol):
         """What was looked at, oldest first: state, step, action, reason, evidence, at."""
         ...
 
-    def stats(self, agent: str, version: str, *, since: datetime | None, last: int = NEWEST) -> ArmStats:
+    def stats(
+        self, agent: str, version: str, *, since: datetime | None, last: int = NEWEST, label_delay: float = 0.0
+    ) -> ArmStats:
         """What one version did since then, from its newest ``last`` answers and outcomes, with its shadow's
-        agreement."""
+        agreement. With ``label_delay`` seconds, outcomes of younger answers do not count."""
+        ...
+
+    def slices(
+        self, agent: str, version: str, *, since: datetime | None, last: int = NEWEST, label_delay: float = 0.0
+    ) -> dict[str, SliceStats]:
+        """The outcomes of ``stats`` by ``task: true label``, for answers that are labels."""
+        ...
+
+    def report(self, report: Report) -> ReportResult:
+        """Keep what a user complains about; durable when it returns. The same id again is a duplicate."""
+        ...
+
+    def reporters(self, agent: str, version: str, *, within: float) -> int:
+        """How many different people reported this version in the last seconds."""
+        ...
+
+    def reset_breaker(self, agent: str, *, actor: str, reason: str) -> None:
+        """Write down that a person closed the circuit breaker."""
+        ...
+
+    def breaker_reset(self, agent: str) -> datetime | None:
+        """When a person closed it last."""
         ...
 
     def seconds_on_step(self, rollout_id: int) -> float:
@@ -193,6 +247,28 @@ class PostgresRollouts:
         """See ``RolloutStore.baking``."""
         return [_rollout(row) for row in self._all("baking", {})]
 
+    def parked(self) -> list[RolloutRow]:
+        """See ``RolloutStore.parked``."""
+        return [_rollout(row) for row in self._all("parked", {})]
+
+    def reverted_lately(self, within: float) -> list[RolloutRow]:
+        """See ``RolloutStore.reverted_lately``."""
+        return [_rollout(row) for row in self._all("reverted_lately", {"within": within})]
+
+    def recent(self, agent: str, limit: int = 50) -> list[RolloutRow]:
+        """See ``RolloutStore.recent``."""
+        return [_rollout(row) for row in self._all("recent", {"agent": agent, "limit": limit})]
+
+    def now(self) -> datetime:
+        """See ``RolloutStore.now``."""
+        found = self._one("now", {})
+        assert found is not None
+        return cast(datetime, found["now"])
+
+    def park(self, rollout_id: int, why: Parked, reason: str) -> RolloutRow:
+        """See ``RolloutStore.park``."""
+        return self._apply(rollout_id, lambda scene, row: moves.parking(scene, row, why, reason), actor="", reason="")
+
     def begin_shadow(self, rollout_id: int) -> RolloutRow:
         """See ``RolloutStore.begin_shadow``."""
         return self._apply(rollout_id, moves.shadowing, actor="", reason="")
@@ -244,11 +320,47 @@ class PostgresRollouts:
         """See ``RolloutStore.looks``."""
         return self._all("looks", {"id": rollout_id})
 
-    def stats(self, agent: str, version: str, *, since: datetime | None, last: int = NEWEST) -> ArmStats:
+    def stats(
+        self, agent: str, version: str, *, since: datetime | None, last: int = NEWEST, label_delay: float = 0.0
+    ) -> ArmStats:
         """See ``RolloutStore.stats``."""
-        found = self._one("stats", {"agent": agent, "version": version, "since": since, "last": last})
+        values = {"agent": agent, "version": version, "since": since, "last": last, "label_delay": label_delay}
+        found = self._one("stats", values)
         assert found is not None
         return ArmStats(**found)
+
+    def slices(
+        self, agent: str, version: str, *, since: datetime | None, last: int = NEWEST, label_delay: float = 0.0
+    ) -> dict[str, SliceStats]:
+        """See ``RolloutStore.slices``."""
+        values = {"agent": agent, "version": version, "since": since, "last": last, "label_delay": label_delay}
+        rows = self._all("slices", values)
+        return {row["name"]: SliceStats(outcomes=row["outcomes"], correct_sum=row["correct_sum"]) for row in rows}
+
+    def report(self, report: Report) -> ReportResult:
+        """See ``RolloutStore.report``."""
+        values = {**asdict(report), "kind": report.kind.value}
+        with self._database.connection() as connection:
+            if connection.execute(self._sql["add_report"], values).fetchone() is not None:
+                return ReportResult.ADDED
+            known = connection.execute(self._sql["known_report"], values).fetchone()
+        return ReportResult.UNKNOWN if known is None else ReportResult.DUPLICATE
+
+    def reporters(self, agent: str, version: str, *, within: float) -> int:
+        """See ``RolloutStore.reporters``."""
+        found = self._one("reporters", {"agent": agent, "version": version, "within": within})
+        assert found is not None
+        return int(found["people"])
+
+    def reset_breaker(self, agent: str, *, actor: str, reason: str) -> None:
+        """See ``RolloutStore.reset_breaker``."""
+        with self._database.connection() as connection:
+            connection.execute(self._sql["reset_breaker"], {"agent": agent, "actor": actor, "reason": reason})
+
+    def breaker_reset(self, agent: str) -> datetime | None:
+        """See ``RolloutStore.breaker_reset``."""
+        found = self._one("breaker_reset", {"agent": agent})
+        return None if found is None else found["at"]
 
     def seconds_on_step(self, rollout_id: int) -> float:
         """See ``RolloutStore.seconds_on_step``."""
@@ -315,7 +427,8 @@ class PostgresRollouts:
             connection.execute(
                 self._sql["update_rollout"],
                 {"id": row.id, "state": row.state.value, "step": row.step, "weight": row.weight, "reason": row.reason,
-                 "step_at": row.step_at, "full_at": row.full_at, "ended_at": row.ended_at},
+                 "step_at": row.step_at, "full_at": row.full_at, "ended_at": row.ended_at,
+                 "parked": row.parked.value if row.parked is not None else None},
             )  # fmt: skip
 
     def _serve(self, connection: Connection, scene: Scene, serving: ServingRow, *, actor: str, reason: str) -> None:
@@ -363,7 +476,8 @@ def refusal(gateways: Sequence[GatewayRow], version: str) -> str | None:
 
 
 def _rollout(row: Mapping[str, Any]) -> RolloutRow:
-    return RolloutRow(**{**row, "plan": Plan.from_record(row["plan"]), "state": RolloutState(row["state"])})
+    words = {"state": RolloutState(row["state"]), "parked": Parked(row["parked"]) if row["parked"] else None}
+    return RolloutRow(**{**row, **words, "plan": Plan.from_record(row["plan"])})
 
 
 def _json(value: Any) -> Any:

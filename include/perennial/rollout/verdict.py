@@ -4,26 +4,39 @@ Modelled on the analysis of Argo Rollouts (successful, failed, inconclusive; con
 metrics is a failure), with three differences: evidence stays valid however often one looks (``sequential``), quality
 is judged on outcomes that arrive late, and watching goes on after 100 % (``judge_bake``).
 
-No data is never a pass: the candidate stays where it is, and after ``max_hold_seconds`` the rollout is reverted.
+No data is never a pass: the candidate stays where it is, and after ``max_hold_seconds`` the rollout is reverted, or the plan's
+policy for too little traffic decides: a person is asked, or the offline evidence (gates, shadow replay) must carry it alone. The
+reason and ``evidence["decided_on"]`` say on what it was decided.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from math import isfinite, log, sqrt
 from typing import Any
 
 from perennial.domain.verdict import RolloutVerdict
-from perennial.domain.words import RolloutAction
+from perennial.domain.words import RolloutAction, TooLittleTraffic
 from perennial.rollout.machine import Plan
-from perennial.rollout.sequential import difference_evidence, rate_evidence, variance_of_mean, wilson
+from perennial.rollout.sequential import (
+    difference_evidence,
+    difference_interval,
+    rate_evidence,
+    variance_of_mean,
+    wilson,
+)
+from perennial.rollout.slices import Slices, fallen_slice
 
-ALPHA = 0.001  # chance of reverting a sound candidate, per kind of evidence and for the whole rollout
+# Chance of reverting a sound candidate per kind of evidence (errors, quality, labels), however often one looks: three of them
+# stay below 1 %. Less would cost time: simulated at 0.001, one bad rollout in ten took longer than two check intervals.
+ALPHA = 0.003
+SURE = 3.3  # standard errors: the champion's own error rate lies below that bound, but for 1 in 2,000
 TRAILING_ERRORS = 5  # Argo Rollouts gives up after more than 4 errors in a row (consecutiveErrorLimit)
 TAIL_ANSWERS = 100  # below this, the 95th percentile is a handful of answers
 MIN_OUTCOMES = 10  # per arm; below, the normal approximation of the quality test does not hold
 STRANGE_AGREEMENT = 0.2  # a candidate that contradicts the champion more than this must be proven by outcomes
+OFFLINE_AGREEMENT = 0.8  # share of replayed requests answered as the champion did, for a decision without traffic
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,14 +79,31 @@ NOTHING = ArmStats(answers=0)
 class _Finding:
     action: RolloutAction
     reason: str
+    lacks: bool = False  # held for want of data, not because anything looks wrong
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beside:
+    """What else is known beside the two arms' numbers: quality by label, people who reported, whether the gates passed."""
+
+    champion: Slices = field(default_factory=dict)
+    candidate: Slices = field(default_factory=dict)
+    recent: Slices = field(default_factory=dict)  # the candidate's newest outcomes alone
+    reporters: int = 0  # distinct, within the plan's window
+    gates_passed: bool = False
+
+
+ALONE = Beside()
 
 
 def judge(
-    plan: Plan, champion: ArmStats | None, candidate: ArmStats, *, elapsed: float, step_answers: int | None = None
-) -> RolloutVerdict:
+    plan: Plan, champion: ArmStats | None, candidate: ArmStats, *, elapsed: float, step_answers: int | None = None,
+    beside: Beside = ALONE,
+) -> RolloutVerdict:  # fmt: skip
     """Judge one canary step. Stats cover the rollout so far; ``elapsed`` seconds and ``step_answers`` this step alone.
 
     ``champion`` None: there is none to compare with. ``step_answers`` None: all answers count towards ``min_samples``.
+    When patience ends for want of data alone, the plan's ``on_too_little_traffic`` decides.
 
     >>> good = ArmStats(answers=400, p50_ms=9, p95_ms=14, outcomes=200, correct_sum=170)
     >>> same = ArmStats(answers=30, p50_ms=9, p95_ms=15, outcomes=20, correct_sum=17)
@@ -90,22 +120,59 @@ def judge(
     findings = [
         *_broken_numbers(champion, candidate, elapsed),
         *(_findings(plan, champion, candidate, late=late) if _finite(champion, candidate, elapsed) else ()),
+        *_told(plan, beside),
+        *_labels_to_come(plan, champion, candidate, elapsed),
         *_patience(plan, candidate.answers if step_answers is None else step_answers, elapsed),
     ]
-    verdict = _decide(findings, evidence, "errors, latency and quality hold")
+    verdict = _decide(findings, evidence, _well(champion, candidate))
     if verdict.action is RolloutAction.HOLD and late:
-        reason = f"no verdict in {plan.max_hold_seconds:.0f} s: {verdict.reason}"
-        return RolloutVerdict(action=RolloutAction.ROLLBACK, reason=reason, evidence=evidence)
+        only_lacks = all(one.lacks for one in findings if one.action is RolloutAction.HOLD)
+        return _without_traffic(plan, candidate, verdict, gates_passed=beside.gates_passed, only_lacks=only_lacks)
     return verdict
 
 
-def judge_bake(
-    plan: Plan, previous: ArmStats | None, now: ArmStats, *, elapsed: float, recent: ArmStats | None = None
+def _well(champion: ArmStats | None, candidate: ArmStats) -> str:
+    if champion is None:
+        return "errors hold; there is no champion to compare with"
+    if min(champion.outcomes, candidate.outcomes) >= MIN_OUTCOMES:
+        return "errors, latency and quality hold"
+    return "errors and latency hold; of quality the shadow replay alone tells, too few outcomes came"
+
+
+def _without_traffic(
+    plan: Plan, candidate: ArmStats, held: RolloutVerdict, *, gates_passed: bool, only_lacks: bool
 ) -> RolloutVerdict:
+    """What patience that ended decides: anything that looks wrong reverts; mere want of data follows the plan's policy."""
+    reason = f"no verdict in {plan.max_hold_seconds:.0f} s: {held.reason}"
+    policy = plan.on_too_little_traffic if only_lacks else TooLittleTraffic.REVERT
+    if policy is TooLittleTraffic.ASK:
+        evidence = {**held.evidence, "decided_on": "nothing yet: too little traffic, a person is asked"}
+        return RolloutVerdict(action=RolloutAction.ASK, reason=f"{reason}; a person decides", evidence=evidence)
+    if policy is TooLittleTraffic.REVERT:
+        evidence = {**held.evidence, "decided_on": "the end of patience"}
+        return RolloutVerdict(action=RolloutAction.ROLLBACK, reason=reason, evidence=evidence)
+    agreed = candidate.agreement
+    shown = "no shadow replay" if agreed is None else f"shadow replay agreed on {agreed:.0%}"
+    evidence = {
+        **held.evidence,
+        "decided_on": f"offline evidence: gates {'passed' if gates_passed else 'not passed'}, {shown}",
+    }
+    if gates_passed and agreed is not None and agreed >= OFFLINE_AGREEMENT:
+        text = f"{reason}; decided on offline evidence: gates passed, {shown}"
+        return RolloutVerdict(action=RolloutAction.PROMOTE, reason=text, evidence=evidence)
+    lacking = shown if gates_passed else "no passed gate report"
+    text = f"{reason}; offline evidence does not carry it: {lacking} ({OFFLINE_AGREEMENT:.0%} asked for)"
+    return RolloutVerdict(action=RolloutAction.ROLLBACK, reason=text, evidence=evidence)
+
+
+def judge_bake(
+    plan: Plan, previous: ArmStats | None, now: ArmStats, *, elapsed: float, recent: ArmStats | Sequence[ArmStats] = (),
+    beside: Beside = ALONE,
+) -> RolloutVerdict:  # fmt: skip
     """Judge a champion that serves everything. Promote means that the bake is over; without enough answers it goes on.
 
-    ``previous`` is what its predecessor did before, ``recent`` the champion's newest answers alone: a long good past
-    must not hide a bad present.
+    ``previous`` is what its predecessor did before, ``recent`` the champion's newest answers alone (one or several spans): a long good past
+    must not hide a bad present. With late labels the bake lasts their delay longer, so that its last answers are judged too.
 
     >>> before = ArmStats(answers=900, p50_ms=9, p95_ms=14, outcomes=300, correct_sum=255)
     >>> judge_bake(Plan(), before, ArmStats(answers=5, errors=5, trailing_errors=5), elapsed=3).reason
@@ -114,16 +181,19 @@ def judge_bake(
     'hold'
     """
     evidence = _evidence(plan, previous, now, elapsed)
-    looks = [now] if recent is None else [now, recent]
+    looks = [now, *((recent,) if isinstance(recent, ArmStats) else recent)]
     findings = list(_broken_numbers(previous, now, elapsed))
     for stats in looks:
         if _finite(previous, stats, elapsed):
             findings += _findings(plan, previous, stats, late=True, baking=True)
-    if not elapsed >= plan.bake_seconds:
-        findings.append(_Finding(RolloutAction.HOLD, f"bakes for {plan.bake_seconds:.0f} s"))
+    findings += _told(plan, beside)
+    lasts = plan.bake_seconds + plan.label_delay_seconds
+    if not elapsed >= lasts:
+        findings.append(_Finding(RolloutAction.HOLD, f"bakes for {lasts:.0f} s"))
     if now.answers < plan.min_samples:
-        findings.append(_Finding(RolloutAction.HOLD, f"{now.answers} answers of {plan.min_samples}"))
-    return _decide(findings, evidence, f"baked for {elapsed:.0f} s without a fault")
+        findings.append(_Finding(RolloutAction.HOLD, f"{now.answers} answers of {plan.min_samples}", lacks=True))
+    seen = f"{now.answers} answers, {now.outcomes} outcomes" if now.sound else "no sound numbers"
+    return _decide(findings, evidence, f"baked for {elapsed:.0f} s without a fault ({seen})")
 
 
 def _decide(findings: Iterable[_Finding], evidence: dict[str, Any], well: str) -> RolloutVerdict:
@@ -148,9 +218,29 @@ def _broken_numbers(champion: ArmStats | None, candidate: ArmStats, elapsed: flo
         yield _Finding(RolloutAction.HOLD, "the time on this step is not known")
 
 
+def _told(plan: Plan, beside: Beside) -> Iterable[_Finding]:
+    for own in (beside.candidate, beside.recent):
+        fallen = fallen_slice(beside.champion, own, max_drop=plan.max_slice_drop, alpha=ALPHA)
+        if fallen is not None:
+            yield _Finding(RolloutAction.ROLLBACK, fallen)
+    if 0 < plan.reports_revert <= beside.reporters:
+        text = f"{beside.reporters} people reported it within {plan.reports_window_seconds:.0f} s"
+        yield _Finding(RolloutAction.ROLLBACK, text)
+
+
+def _labels_to_come(plan: Plan, champion: ArmStats | None, candidate: ArmStats, elapsed: float) -> Iterable[_Finding]:
+    """Wait for the outcomes of this step's first answers; not at all when they come later than patience lasts."""
+    due = plan.label_delay_seconds + plan.step_seconds
+    if champion is None or not plan.label_delay_seconds or due >= plan.max_hold_seconds:
+        return
+    if candidate.outcomes < MIN_OUTCOMES and elapsed < due:
+        text = f"outcomes come after {plan.label_delay_seconds:.0f} s: {candidate.outcomes} of {MIN_OUTCOMES}"
+        yield _Finding(RolloutAction.HOLD, text, lacks=True)
+
+
 def _patience(plan: Plan, answers: int, elapsed: float) -> Iterable[_Finding]:
     if answers < plan.min_samples:
-        yield _Finding(RolloutAction.HOLD, f"{answers} answers of {plan.min_samples}")
+        yield _Finding(RolloutAction.HOLD, f"{answers} answers of {plan.min_samples}", lacks=True)
     if elapsed < plan.step_seconds:
         yield _Finding(RolloutAction.HOLD, f"a step lasts {plan.step_seconds:.0f} s at least")
 
@@ -158,14 +248,15 @@ def _patience(plan: Plan, answers: int, elapsed: float) -> Iterable[_Finding]:
 def _findings(
     plan: Plan, champion: ArmStats | None, candidate: ArmStats, *, late: bool, baking: bool = False
 ) -> list[_Finding]:
-    found = [*_errors(plan, candidate)]
+    found = [*_errors(plan, champion, candidate)]
     if champion is not None and candidate.answers:
         found += _latency(plan, champion, candidate, baking=baking)
         found += _quality(plan, champion, candidate, late=late, baking=baking)
     return found
 
 
-def _errors(plan: Plan, candidate: ArmStats) -> Iterable[_Finding]:
+def _errors(plan: Plan, champion: ArmStats | None, candidate: ArmStats) -> Iterable[_Finding]:
+    """More failures than the plan allows, and surely more than the champion has (or than the plan allows, whichever is lower)."""
     if candidate.trailing_errors >= TRAILING_ERRORS:
         yield _Finding(RolloutAction.ROLLBACK, f"the last {candidate.trailing_errors} answers failed")
         return
@@ -173,14 +264,19 @@ def _errors(plan: Plan, candidate: ArmStats) -> Iterable[_Finding]:
     if rate <= plan.max_error_rate:
         return
     reason = f"{rate:.1%} of {candidate.answers} answers failed, {plan.max_error_rate:.1%} may"
-    decisive = rate_evidence(candidate.errors, candidate.answers, plan.max_error_rate) >= -log(ALPHA)
+    usual = plan.max_error_rate
+    if champion is not None and champion.answers:
+        at_most = wilson(champion.errors, champion.answers, z=SURE)[1]
+        usual = min(usual, max(at_most, plan.max_error_rate / 4))
+    decisive = rate_evidence(candidate.errors, candidate.answers, usual) >= -log(ALPHA)
     yield _Finding(RolloutAction.ROLLBACK if decisive else RolloutAction.HOLD, reason)
 
 
 def _latency(plan: Plan, champion: ArmStats, candidate: ArmStats, *, baking: bool) -> Iterable[_Finding]:
     if champion.p50_ms is None or champion.p95_ms is None or champion.answers < plan.min_samples:
         if not baking:
-            yield _Finding(RolloutAction.HOLD, f"the champion has {champion.answers} answers to compare with")
+            text = f"the champion has {champion.answers} answers to compare with"
+            yield _Finding(RolloutAction.HOLD, text, lacks=True)
         return
     if candidate.p50_ms is None or candidate.p95_ms is None:
         yield _Finding(RolloutAction.HOLD, "no latency of the candidate is known")
@@ -225,7 +321,8 @@ def _quality(plan: Plan, champion: ArmStats, candidate: ArmStats, *, late: bool,
 
 def _unproven(candidate: ArmStats) -> Iterable[_Finding]:
     if candidate.agreement is None:
-        yield _Finding(RolloutAction.HOLD, "nothing says how good it is: neither enough outcomes nor a shadow replay")
+        text = "nothing says how good it is: neither enough outcomes nor a shadow replay"
+        yield _Finding(RolloutAction.HOLD, text, lacks=True)
     elif candidate.agreement < STRANGE_AGREEMENT:
         text = (
             f"it agreed with the champion on {candidate.agreement:.0%} of the replayed requests; outcomes must prove it"
@@ -243,15 +340,17 @@ def _evidence(plan: Plan, champion: ArmStats | None, candidate: ArmStats, elapse
     """Plain JSON of the numbers; what is not finite becomes text, since jsonb holds no NaN."""
     evidence: dict[str, Any] = {
         "elapsed_s": _plain(elapsed), "candidate": _numbers(candidate),
-        "champion": None if champion is None else _numbers(champion),
+        "champion": None if champion is None else _numbers(champion), "decided_on": "live traffic",
     }  # fmt: skip
     if candidate.sound and candidate.answers:
         evidence["error_rate_95"] = [round(edge, 4) for edge in wilson(candidate.errors, candidate.answers)]
     if champion is not None and _finite(champion, candidate, 0.0) and min(champion.outcomes, candidate.outcomes) > 0:
         drop = (champion.quality or 0.0) - (candidate.quality or 0.0)
         half = 1.96 * sqrt(_variance(champion, candidate))
+        always = difference_interval(drop, _variance(champion, candidate), 4 * plan.max_agreement_drop, 0.05)
         evidence["quality_drop"] = round(drop, 4)
         evidence["quality_drop_95"] = [round(drop - half, 4), round(drop + half, 4)]
+        evidence["quality_drop_95_always"] = [_plain(round(edge, 4)) for edge in always]
     return evidence
 
 

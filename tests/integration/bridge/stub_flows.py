@@ -276,7 +276,7 @@ def _row(agent: str) -> Any:
     from perennial.domain.words import RolloutState
 
     state = RolloutState((folder() / "state" / agent).read_text())
-    return types.SimpleNamespace(agent=agent, version="1.0.1", state=state, reason="told so")
+    return types.SimpleNamespace(agent=agent, version="1.0.1", state=state, reason="told so", parked=None)
 
 
 def _rows(job_id: Any, attempt: int) -> list[Any]:

@@ -11,11 +11,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from perennial.domain.words import Arm, RolloutAction, RolloutState
+from perennial.domain.words import Arm, Parked, ReportKind, ReportResult, RolloutAction, RolloutState
 from perennial.errors import RolloutError, StoreUnavailable
 from perennial.rollout.machine import Plan
 from perennial.rollout.memory import MemoryRollouts
-from perennial.rollout.rows import Answered, ErrorRate, GatewayRow, Outcome, RecentInput
+from perennial.rollout.rows import Answered, ErrorRate, GatewayRow, Outcome, RecentInput, Report
 from perennial.rollout.store import PostgresRollouts, RolloutStore
 from perennial.serving.memory import MemoryServing
 from perennial.serving.store import PostgresServing, Recorded, ServingStore
@@ -259,6 +259,90 @@ def test_seconds_are_on_the_stores_clock(stores: tuple[RolloutStore, ServingStor
     assert 0 <= rollouts.seconds_since_full(row.id) < 5
     with pytest.raises(RolloutError, match="no rollout"):
         rollouts.get(4711)
+
+
+@pytest.mark.req("K37", "J93")
+def test_quality_by_label_and_outcomes_of_answers_that_are_too_young(
+    stores: tuple[RolloutStore, ServingStore],
+) -> None:
+    rollouts, serving = stores
+    rollouts.open(agent="scout", version="1.0.0", plan=PLAN, run_id="run")
+    for label, right in (("sports", 1.0), ("sports", 0.0), ("world", 1.0), (0.5, 0.75), ("x" * 101, 1.0)):
+        answer = _answer(serving)
+        serving.tell([Outcome(
+            prediction_id=answer.prediction_id, agent="scout", task="topic", version="1.0.0", arm=Arm.CHAMPION,
+            actual=label, correct=right,
+        )])  # fmt: skip
+    found = rollouts.slices("scout", "1.0.0", since=None)
+    assert {name: (one.outcomes, one.correct_sum) for name, one in found.items()} == {
+        "topic: sports": (2, pytest.approx(1.0)), "topic: world": (1, pytest.approx(1.0))
+    }  # fmt: skip
+    assert rollouts.slices("scout", "1.0.0", since=rollouts.now()) == {}
+    assert sum(one.outcomes for one in rollouts.slices("scout", "1.0.0", since=None, last=2).values()) == 2
+    assert rollouts.slices("scout", "1.0.0", since=None, label_delay=60.0) == {}
+    assert rollouts.stats("scout", "1.0.0", since=None).outcomes == 5
+    young = rollouts.stats("scout", "1.0.0", since=None, label_delay=60.0)
+    assert (young.answers, young.outcomes) == (5, 0)  # answers count at once, their outcomes once they are old enough
+
+
+def test_a_parked_rollout_is_found_keeps_its_share_and_ends_like_any_other(
+    stores: tuple[RolloutStore, ServingStore],
+) -> None:
+    rollouts, _ = stores
+    done = _champion(rollouts, "1.0.0")
+    row = rollouts.open(agent="scout", version="1.0.1", plan=PLAN, run_id="run")
+    rollouts.set_step(row.id, step=0, weight=0.05, actor="test")
+    epoch = rollouts.serving("scout").epoch
+    for _ in range(2):
+        parked = rollouts.park(row.id, Parked.ASK, "too little traffic")
+    assert (parked.parked, parked.state, parked.reason) == (Parked.ASK, RolloutState.CANARY, "too little traffic")
+    assert [one.id for one in rollouts.parked()] == [row.id]
+    assert (rollouts.serving("scout").weight, rollouts.serving("scout").epoch) == (pytest.approx(0.05), epoch)
+    assert rollouts.set_step(row.id, step=1, weight=0.5, actor="test").parked is Parked.ASK  # still no run's
+    assert [one.version for one in rollouts.recent("scout")] == ["1.0.1", "1.0.0"]
+    assert rollouts.reverted_lately(60.0) == []
+    assert rollouts.revert(row.id, reason="fell", actor="test").parked is None
+    assert rollouts.parked() == []
+    assert [one.id for one in rollouts.reverted_lately(60.0)] == [row.id]
+    assert rollouts.reverted_lately(0.0) == []
+    for ended in (row.id, done):
+        with pytest.raises(RolloutError, match="only an open rollout can wait"):
+            rollouts.park(ended, Parked.FREEZE, "late")
+
+
+@pytest.mark.req("J94")
+def test_reports_count_people_and_each_report_once(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, serving = stores
+    _champion(rollouts, "1.0.0")
+    answer = _answer(serving)
+
+    def report(who: bytes, **about: Any) -> Report:
+        return Report(report_id=uuid4(), agent="scout", kind=ReportKind.WRONG, reporter=who, **about)
+
+    first = report(b"ana", prediction_id=answer.prediction_id)
+    assert [rollouts.report(first) for _ in range(2)] == [ReportResult.ADDED, ReportResult.DUPLICATE]
+    for who in (b"ana", b"bo", b"bo"):
+        assert rollouts.report(report(who, version="1.0.0")) is ReportResult.ADDED
+    assert rollouts.reporters("scout", "1.0.0", within=60.0) == 2
+    assert rollouts.reporters("scout", "1.0.0", within=0.0) == 0
+    assert rollouts.reporters("scout", "1.0.1", within=60.0) == 0
+    for unknown in (
+        report(b"cy", version="9.9.9"), report(b"cy", prediction_id=uuid4()),
+        replace(report(b"cy", version="1.0.0"), agent="analyst"),
+        replace(report(b"cy", prediction_id=answer.prediction_id), agent="analyst"),
+    ):  # fmt: skip
+        assert rollouts.report(unknown) is ReportResult.UNKNOWN
+
+
+def test_a_reset_of_the_breaker_is_remembered(stores: tuple[RolloutStore, ServingStore]) -> None:
+    rollouts, _ = stores
+    assert rollouts.breaker_reset("scout") is None
+    before = rollouts.now()
+    rollouts.reset_breaker("scout", actor="ana", reason="repaired")
+    at = rollouts.breaker_reset("scout")
+    assert at is not None
+    assert before <= at <= rollouts.now()
+    assert rollouts.breaker_reset("analyst") is None
 
 
 @pytest.mark.req("K31", "D10")

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from perennial.api.app import create_app
 from perennial.api.intake import Intake
+from perennial.api.reports import Reports
 from perennial.api.services import Services
 from perennial.domain.words import State
 from perennial.ingest.door import Door
@@ -35,6 +36,7 @@ def _client(deployment: Deployment) -> TestClient:
         gateway=deployment.gateway, metrics=deployment.metrics, roll_back=lambda agent, **_: {"agent": agent},
         outcomes=Outcomes(deployment.store, deployment.recorder, deployment.buffer, deployment.metrics),
         intake=Intake(deployment.buffer, Door(deployment.buffer)),
+        reports=Reports(deployment.rollouts.report, key=b"test"),
     )  # fmt: skip
     return TestClient(create_app(services), base_url="http://127.0.0.1")
 

@@ -8,6 +8,7 @@ from typing import Any
 from perennial.domain.job import BatchRef, JobRequest
 from perennial.domain.words import JobStatus, Mode, Reason
 from perennial.flows.admission import admit_agent
+from perennial.flows.pause import PAUSED, pause_of
 from perennial.flows.ports import Ports
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,10 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
             logger.info("%s is not due any more: %s waiting", request.agent, due.waiting)
             return None
         reason = due.reason or reason
+        paused = pause_of(ports, request.agent) if reason in PAUSED else None
+        if paused is not None and not ports.buffer.job_of_run(request.run_id):
+            logger.info("%s does not train by itself: %s", request.agent, paused.reason)
+            return None
     job_id = ports.buffer.open_job(_with_reason(request, reason))
     attempt = ports.buffer.start_attempt(job_id, LEASE_SECONDS)
     if attempt is None:

@@ -1,0 +1,49 @@
+"""Whether an agent's trainings by threshold pause because its candidates are refused again and again."""
+
+from __future__ import annotations
+
+from perennial.domain.words import GateAction, Reason, RolloutState
+from perennial.errors import RolloutError
+from perennial.flows.ports import Ports
+from perennial.rollout.breaker import Ended, Pause, pause
+
+PAUSED = frozenset({Reason.THRESHOLD, Reason.DRIFT})  # what starts by itself; people's wishes and schedules do not wait
+_SERVES = frozenset({RolloutState.BAKING, RolloutState.DONE})
+
+
+def pause_of(ports: Ports, agent: str) -> Pause | None:
+    """The open circuit breaker of an agent, or None. Reads its newest gate reports and rollouts: constant time."""
+    members = [member.agent for member in ports.fleet().members if member.agent.name == agent]
+    if not members or members[0].breaker.refused <= 0:
+        return None
+    settings = members[0].breaker
+    return pause(
+        [*_held(ports, agent, settings.refused), *_rolled_out(ports, agent, settings.refused)], refused=settings.refused,
+        window_seconds=settings.window_seconds, now=ports.rollouts.now(), reset=ports.rollouts.breaker_reset(agent),
+    )  # fmt: skip
+
+
+def _held(ports: Ports, agent: str, enough: int) -> list[Ended]:
+    # a passed gate ends nothing: the candidate's rollout tells how it ended
+    reports = ports.ledger.gate_reports(agent, 4 * enough)
+    held = [one for one in reports if one.action == GateAction.HOLD]
+    return [Ended(at=one.created_at, refused=True, what="held") for one in held]
+
+
+def _rolled_out(ports: Ports, agent: str, enough: int) -> list[Ended]:
+    ends = []
+    for row in ports.rollouts.recent(agent, 4 * enough):
+        if row.state in _SERVES and row.full_at is not None:
+            ends.append(Ended(at=row.full_at, refused=False, what=f"{row.version} serves"))
+        elif row.state is RolloutState.REVERTED and row.ended_at is not None:
+            ends.append(Ended(at=row.ended_at, refused=True, what=f"{row.version} reverted"))
+    return ends
+
+
+def reset_breaker(ports: Ports, agent: str, *, actor: str, reason: str) -> None:
+    """Let the agent train by itself again; audited. RolloutError without a name or a reason, NotConfigured for no agent."""
+    if not actor.strip() or not reason.strip():
+        raise RolloutError("a reset needs the name of who decides, and a reason")
+    ports.fleet().agent(agent)
+    ports.rollouts.reset_breaker(agent, actor=actor, reason=reason)
+    ports.audit.append(actor=actor, action="breaker_reset", agent=agent, detail={"why": reason})

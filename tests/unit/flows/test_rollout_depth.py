@@ -1,0 +1,481 @@
+"""Rollouts that wait, are decided by people, freeze, bake badly, and survive a controller that dies anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from perennial.domain.job import JobRequest
+from perennial.domain.words import Parked, Reason, ReportKind, RolloutDecision, RolloutState, TooLittleTraffic
+from perennial.errors import PromotionRefused, RolloutError
+from perennial.fleet.agent import Breaker, Rollout
+from perennial.fleet.loader import Fleet
+from perennial.flows import due, rollout, train, watch
+from perennial.flows.decide import decide
+from perennial.flows.pause import pause_of, reset_breaker
+from perennial.flows.rollback import rollback_agent
+from perennial.flows.rollout_status import arms, rollout_status
+from perennial.ingest.results import Due
+from perennial.registry.folder_store import FolderStore
+from perennial.registry.release import make_release
+from perennial.rollout.rows import GatewayRow, Report, RolloutRow
+from perennial.rollout.targets import FolderTarget
+from perennial.settings import Settings
+from tests.rollout_world import Behaviour, Killed, RolloutWorld, make_rollout_world
+from tests.unit.registry.samples import PASSWORD, REPORT, Keys, components, manifest
+
+QUICK = Rollout(
+    step_seconds=5.0, max_hold_seconds=60.0, bake_seconds=7200.0, targets=("gateway",), steps=(0.1, 0.5, 1.0)
+)  # fmt: skip
+
+
+@pytest.fixture
+def genuine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bundles whose bytes are as signed; the verification itself has tests of its own."""
+    monkeypatch.setattr("perennial.flows.decide.bundle_folder", lambda *_: Path())
+
+
+def _world(**changes: Any) -> RolloutWorld:
+    freeze, breaker = changes.pop("freeze", ()), changes.pop("breaker", None)
+    world = make_rollout_world(rollout=replace(QUICK, **changes), freeze=freeze, breaker=breaker)
+    world.champion("1.0.0")
+    for _ in range(20):
+        world.clock.move(1.0)
+        world.traffic(20)
+    return world
+
+
+def _begun(world: RolloutWorld, version: str = "1.0.1") -> RolloutRow:
+    row = world.candidate(version)
+    world.agreed(row, 0.95)
+    rollout.begin_step(world.ports, {"rollout_id": row.id}, 0)
+    return world.rollouts.get(row.id)
+
+
+def _look(world: RolloutWorld, row: RolloutRow, index: int = 0, *, seconds: float = 1.0, requests: int = 0) -> str:
+    world.clock.move(seconds)
+    world.traffic(requests)
+    return str(rollout.look(world.ports, {"rollout_id": row.id}, index)["action"])
+
+
+def _serve(world: RolloutWorld, version: str = "1.0.1") -> RolloutRow:
+    row = _begun(world, version)
+    for index in (0, 1):
+        rollout.begin_step(world.ports, {"rollout_id": row.id}, index)
+        assert [_look(world, row, index, seconds=6, requests=900) for _ in range(1)] == ["promote"]
+    rollout.full(world.ports, {"rollout_id": row.id})
+    return world.rollouts.get(row.id)
+
+
+# too little traffic
+
+
+@pytest.mark.req("K39", "K40")
+def test_a_rollout_that_asks_keeps_its_share_without_a_run_and_a_person_promotes_it(genuine: None) -> None:
+    world = _world(on_too_little_traffic=TooLittleTraffic.ASK)
+    row = _begun(world)
+    assert _look(world, row, seconds=59) == "hold"
+    assert [_look(world, row) for _ in range(2)] == ["parked", "parked"]
+    asked = world.rollouts.get(row.id)
+    assert (asked.state, asked.parked, asked.weight) == (RolloutState.CANARY, Parked.ASK, 0.1)
+    assert len([look for look in world.rollouts.looks(row.id) if look["action"] == "ask"]) == 1
+    assert watch.something_bakes(world.ports)
+    assert watch.look(world.ports)[0]["action"] == "parked"
+    status = rollout_status(world.ports, "scout")["rollout"]
+    assert (status["parked"], "a person decides" in status["next"], status["says"]) == ("ask", True, "ask")
+    how: dict[str, Any] = {"actor": "ana", "reason": "read ten answers"}
+    for _ in range(2):
+        done = decide(world.ports, "scout", RolloutDecision.PROMOTE, **how)
+    assert done["state"] == "baking"
+    assert world.rollouts.serving("scout").champion == "1.0.1"
+    assert world.rollouts.get(row.id).parked is None
+    assert world.audited("1.0.1") == ["promoted"]
+    assert world.audit.entries("scout")[0].actor == "ana"
+    assert _look(world, row) == "promote"  # a run that still looked would end well
+    assert rollout.begin_step(world.ports, {"rollout_id": row.id}, 1)["action"] == "promote"
+
+
+def test_a_bad_rollout_is_reverted_while_it_waits_for_a_person() -> None:
+    world = _world(on_too_little_traffic=TooLittleTraffic.ASK)
+    row = _begun(world)
+    assert _look(world, row, seconds=61) == "parked"
+    world.behaviours["1.0.1"] = Behaviour(errors=1.0)
+    world.traffic(200)
+    assert watch.look(world.ports)[0]["action"] == "rollback"
+    assert world.state(row) is RolloutState.REVERTED
+    assert world.audited("1.0.1") == ["reverted"]
+
+
+def test_offline_evidence_decides_when_the_agent_says_so() -> None:
+    world = _world(on_too_little_traffic=TooLittleTraffic.OFFLINE)
+    row = _begun(world)
+    assert _look(world, row, seconds=61) == "promote"
+    (look,) = [
+        look for look in world.rollouts.looks(row.id) if look["action"] == "promote" and look["state"] == "canary"
+    ]
+    assert "offline evidence" in look["reason"]
+    assert look["evidence"]["decided_on"].startswith("offline evidence: gates passed")
+
+
+# people
+
+
+@pytest.mark.req("K40")
+def test_a_person_aborts_and_the_same_word_again_changes_nothing() -> None:
+    world = _world()
+    row = _begun(world)
+    for _ in range(2):
+        decide(world.ports, "scout", RolloutDecision.ABORT, actor="ana", reason="wrong slice", version="1.0.1")
+    assert (world.state(row), world.rollouts.get(row.id).reason) == (
+        RolloutState.REVERTED,
+        "aborted by ana: wrong slice",
+    )
+    rollout.revert(world.ports, {"rollout_id": row.id}, "the run's own teardown")
+    assert world.audited("1.0.1") == ["rollout_aborted"]
+    assert world.rollouts.serving("scout").champion == "1.0.0"
+    assert _look(world, row) == "rollback"  # its run ends
+
+
+@pytest.mark.parametrize(
+    ("decision", "changes", "says"),
+    [
+        (RolloutDecision.ABORT, {"actor": " "}, "needs the name"),
+        (RolloutDecision.PROMOTE, {"reason": ""}, "a reason"),
+        (RolloutDecision.PROMOTE, {"version": "1.0.9"}, "by now that of 1.0.1"),
+        (RolloutDecision.NONE, {}, "nothing was decided"),
+    ],
+)
+def test_a_decision_needs_a_name_a_reason_and_the_version_that_was_meant(
+    decision: RolloutDecision, changes: dict[str, str], says: str, genuine: None
+) -> None:
+    world = _world()
+    row = _begun(world)
+    with pytest.raises(RolloutError, match=says):
+        decide(world.ports, "scout", decision, **{"actor": "ana", "reason": "r", **changes})
+    assert world.state(row) is RolloutState.CANARY
+
+
+def test_nothing_that_is_over_can_be_decided(genuine: None) -> None:
+    world = _world()
+    with pytest.raises(RolloutError, match="is done and not open"):
+        decide(world.ports, "scout", RolloutDecision.PROMOTE, actor="ana", reason="r")
+    with pytest.raises(RolloutError, match="perennial rollback"):
+        decide(world.ports, "scout", RolloutDecision.ABORT, actor="ana", reason="r")
+
+
+@pytest.mark.req("K36", "K40")
+@pytest.mark.parametrize(
+    ("release", "says"),
+    [({"action": "hold"}, "hold"), ({"action": "approve"}, "no live approval"), ({"judged": "others"}, "other bytes")],
+)
+def test_nobody_promotes_what_the_gates_do_not_cover(release: dict[str, str], says: str, genuine: None) -> None:
+    world = _world()
+    row = world.candidate("1.0.1", **release)
+    for promote in (
+        lambda: decide(world.ports, "scout", RolloutDecision.PROMOTE, actor="ana", reason="r"),
+        lambda: rollout.full(world.ports, {"rollout_id": row.id}),
+    ):
+        with pytest.raises(PromotionRefused, match=says):
+            promote()
+    assert world.rollouts.serving("scout").champion == "1.0.0"
+
+
+def test_a_rollback_by_hand_is_written_down_once_for_each_rollout_that_it_ends() -> None:
+    world = _world()
+    served, canary = _serve(world), _begun(world, "1.0.2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("perennial.flows.rollback.bundle_folder", lambda *_: Path())
+        rollback_agent(world.ports, "scout", actor="ana", reason="complaints")
+    assert {world.state(served), world.state(canary)} == {RolloutState.REVERTED}
+    world.clock.move(60)
+    watch.look(world.ports)
+    assert [entry.actor for entry in world.audit.entries("scout") if entry.action == "reverted"] == ["ana", "ana"]
+
+
+# freeze windows
+
+NOON = ("Wed 09:00/Wed 09:10",)  # the world begins on a Wednesday at nine
+
+
+@pytest.mark.req("K39")
+def test_nothing_is_promoted_in_a_freeze_window_and_it_goes_on_by_itself_afterwards(genuine: None) -> None:
+    world = _world(freeze=NOON)
+    row = _begun(world)
+    assert world.state(row) is RolloutState.SHADOW
+    assert row.parked is Parked.FREEZE
+    with pytest.raises(RolloutError, match="frozen until 2026-11-18 09:10 UTC"):
+        decide(world.ports, "scout", RolloutDecision.PROMOTE, actor="ana", reason="r")
+    assert rollout.full(world.ports, {"rollout_id": row.id})["action"] == "parked"
+    assert "frozen until" in str(rollout_status(world.ports, "scout")["freeze"])
+    assert watch.look(world.ports)[0]["action"] == "parked"
+    world.clock.move(600)
+    seen = []
+    for _ in range(8):
+        watch.look(world.ports)
+        seen.append(world.rollouts.serving("scout").weight)
+        world.clock.move(60)
+        world.traffic(600)
+    assert seen[:2] == [pytest.approx(0.1), pytest.approx(0.5)]
+    assert world.state(row) is RolloutState.BAKING
+    assert world.audited("1.0.1") == ["promoted"]
+
+
+@pytest.mark.req("K40")
+def test_a_rollback_needs_no_window() -> None:
+    world = _world(freeze=("Wed 09:02/Wed 23:00",))
+    row = _begun(world)
+    world.clock.move(120)
+    assert _look(world, row, seconds=6, requests=900) == "parked"
+    world.behaviours["1.0.1"] = Behaviour(errors=1.0)
+    world.traffic(100)
+    assert watch.look(world.ports)[0]["action"] == "rollback"
+
+
+def test_freeze_windows_that_cannot_be_read_promote_nothing_and_revert_nothing() -> None:
+    world = _world()
+    ports = replace(world.ports, settings=Settings(freeze="tomorrow"))
+    row = world.candidate("1.0.1")
+    for broken, says in (
+        (ports, "PERENNIAL_FREEZE"),
+        (replace(ports, fleet=lambda: Fleet(members=(), errors=())), "fleet"),
+    ):
+        said = rollout.begin_step(broken, {"rollout_id": row.id}, 0)
+        assert (said["action"], says in said["reason"]) == ("parked", True)
+    assert world.rollouts.serving("scout").weight == 0.0
+
+
+# bake
+
+
+@pytest.mark.req("J94", "J95", "K40")
+@pytest.mark.parametrize("trouble", ["probe", "reports"])
+def test_a_failed_probe_and_five_people_revert_a_champion_that_bakes(trouble: str) -> None:
+    world = _world()
+    row = _serve(world)
+    if trouble == "probe":
+        beat = GatewayRow(
+            instance="g1", agent="scout", champion="1.0.0", previous=None, candidate=None, weight=0.0, epoch=1,
+            error="1.0.1 refused: the model answers no probe",
+        )  # fmt: skip
+        world.rollouts.heartbeats["g1", "scout"] = (world.clock(), beat)
+    else:
+        clicks = [b"ana"] * 9 + [b"bo", b"cy", b"di"]
+        for number, who in enumerate(clicks):
+            world.rollouts.report(_report(number, who))
+        assert watch.look(world.ports)[0]["action"] == "hold"  # twelve clicks of four people
+        world.rollouts.report(_report(99, b"ed"))
+    said = watch.look(world.ports)[0]
+    assert (said["action"], world.state(row)) == ("rollback", RolloutState.REVERTED)
+    assert ("refused" if trouble == "probe" else "5 people") in said["reason"]
+    assert world.rollouts.serving("scout").champion == "1.0.0"
+    assert world.audited("1.0.1") == ["promoted", "bake_reverted"]
+
+
+def _report(number: int, who: bytes) -> Report:
+    return Report(report_id=UUID(int=number), agent="scout", kind=ReportKind.WRONG, reporter=who, version="1.0.1")
+
+
+@pytest.mark.req("K39", "J43")
+def test_a_newer_candidate_supersedes_one_in_canary_while_a_bake_runs() -> None:
+    world = _world()
+    baking, older = _serve(world), _begun(world, "1.0.2")
+    newer = _begun(world, "1.0.3")
+    assert world.state(older) is RolloutState.SUPERSEDED
+    assert _look(world, older) == "superseded"
+    assert rollout.begin_step(world.ports, {"rollout_id": older.id}, 1)["action"] == "superseded"
+    assert (world.state(baking), world.state(newer)) == (RolloutState.BAKING, RolloutState.CANARY)
+    world.behaviours["1.0.1"] = Behaviour(right=0.3)
+    world.clock.move(60)
+    world.traffic(900)
+    watch.look(world.ports)  # the bake goes badly under a canary of a newer one, which stays
+    assert (world.state(baking), world.state(newer)) == (RolloutState.REVERTED, RolloutState.CANARY)
+    serving = world.rollouts.serving("scout")
+    assert (serving.champion, serving.candidate, serving.weight) == ("1.0.0", "1.0.3", pytest.approx(0.1))
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> RolloutWorld:
+    """A world whose versions are real signed bundles, served from a folder."""
+    keys, target = Keys.make(tmp_path), FolderTarget(tmp_path / "serving", environment={})
+    settings = Settings(home=tmp_path, verify_key_file=keys.public)
+    store = FolderStore(tmp_path / "models")
+    world = make_rollout_world(
+        rollout=replace(QUICK, bake_seconds=4 * 3600.0, targets=("gateway", "folder")), settings=settings,
+        targets={"folder": target}, models=store,
+    )  # fmt: skip
+
+    def release(version: str, *_: Any, **__: Any) -> None:
+        job, candidate = uuid4(), components(tmp_path / f"candidate-{version}")
+        base = world.ledger.champion("scout")
+        made = make_release(
+            ledger=world.ledger, store=store, agent="scout", job_id=job, part="patch", tasks=candidate / "tasks",
+            describe=lambda name, order: manifest(candidate, version=name, order=order, job_id=str(job), base_version=base),
+            gate_report=REPORT, out=tmp_path / f"release-{version}", key_file=keys.private, password=PASSWORD, tags={},
+        )  # fmt: skip
+        assert made.version == version
+        world.ledger.add_gate_report(
+            agent="scout",
+            job_id=job,
+            attempt=1,
+            content_digest=made.manifest["content_digest"],
+            action="pass",
+            report={},
+        )
+
+    world.release = release  # type: ignore[attr-defined]
+    return world
+
+
+@pytest.mark.req("J91", "J93", "K40", "K69")
+def test_a_champion_that_degrades_two_hours_after_everything_goes_back_to_the_same_bytes(signed: Any) -> None:
+    target = signed.ports.targets["folder"]
+    for version in ("1.0.0", "1.0.1"):
+        signed.release(version)
+        ref = rollout.verify(signed.ports, "scout", f"run-{version}")
+        rollout.full(signed.ports, ref)
+        if version == "1.0.0":
+            before = target.digest("scout")
+            signed.traffic(600)
+            signed.clock.move(3600 * 4 + 1)
+            watch.look(signed.ports)
+    assert target.digest("scout") != before
+    for minute in range(120):
+        signed.clock.move(60)
+        signed.traffic(30)
+        if minute % 10 == 0:
+            assert watch.look(signed.ports)[0]["action"] == "hold"
+    signed.behaviours["1.0.1"] = Behaviour(right=0.4)
+    looks = []
+    for _ in range(2):
+        signed.clock.move(60)
+        signed.traffic(120)
+        looks += [look["action"] for look in watch.look(signed.ports)]
+    assert "rollback" in looks
+    assert signed.rollouts.serving("scout").champion == "1.0.0"
+    assert target.digest("scout") == before == target.digest_of("scout", "1.0.0")
+    assert signed.ports.models.aliases("scout")["champion"] == "1.0.0"
+    flagged = [one.version for one in signed.buffer.performance("scout", 10) if one.rollback_triggered]
+    assert flagged == ["1.0.1"]
+    signed.release("1.0.2")
+    ref = rollout.verify(signed.ports, "scout", "run-1.0.2")  # the next candidate is not blocked
+    assert rollout.begin_step(signed.ports, ref, 0)["action"] == "hold"
+    assert signed.rollouts.serving("scout").candidate == "1.0.2"
+    decide(signed.ports, "scout", RolloutDecision.PROMOTE, actor="ana", reason="a person may, with real bytes")
+    assert target.current("scout") == "1.0.2"
+
+
+# a controller that dies
+
+
+@pytest.mark.req("D10", "K40")
+@pytest.mark.parametrize("where", ["canary", "bake", "abort", "full"])
+def test_a_kill_at_any_call_before_or_after_it_leaves_nothing_half_done(where: str) -> None:
+    calls = _run_killed(where, None, after=False)
+    assert calls > 5
+    for at in range(calls):
+        for after in (False, True):
+            _run_killed(where, at, after=after)
+
+
+def _run_killed(where: str, at: int | None, *, after: bool) -> int:
+    world = make_rollout_world(rollout=QUICK)
+    world.champion("1.0.0")
+    world.clock.move(1)
+    world.traffic(30)
+    row = _begun(world)
+    if where == "bake":
+        world.rollouts.promote_full(row.id, actor="t", reason="t")
+        world.audit.append(actor="t", action="promoted", agent="scout", subject="1.0.1", detail={"rollout": row.id})
+    world.behaviours["1.0.1"] = Behaviour(errors=1.0)
+    world.clock.move(1)
+    world.traffic(0 if where == "full" else 60)
+    ref = {"rollout_id": row.id}
+    act = {
+        "canary": lambda: rollout.look(world.ports, ref, 0), "bake": lambda: watch.look(world.ports),
+        "abort": lambda: decide(world.ports, "scout", RolloutDecision.ABORT, actor="ana", reason="r"),
+        "full": lambda: rollout.full(world.ports, ref),
+    }[where]  # fmt: skip
+    world.fuse.calls, world.fuse.at, world.fuse.after = 0, at, after
+    try:
+        act()
+    except Killed:
+        world.fuse.at = None
+        world.clock.move(20)
+        act()  # Airflow tries the task again
+    calls = world.fuse.calls
+    world.fuse.at = None
+    if where == "canary":
+        rollout.revert(world.ports, ref, "teardown")
+    good, bad = ("1.0.1", 0) if where == "full" else ("1.0.0", 1)
+    assert world.rollouts.serving("scout").champion == good
+    assert world.aliases["champion"] == good
+    said = [word for word in world.audited("1.0.1") if word != "promoted"]
+    assert said == {"canary": ["reverted"], "bake": ["bake_reverted"], "abort": ["rollout_aborted"], "full": []}[where]
+    assert world.audited("1.0.1").count("promoted") == (where in {"full", "bake"})
+    assert len([one for one in world.buffer.performance("scout", 50) if one.version == "1.0.1"]) == bad
+    return calls
+
+
+# circuit breaker
+
+
+def test_an_agent_whose_candidates_are_refused_again_and_again_trains_by_wish_alone() -> None:
+    world = _world(breaker=Breaker(refused=3, window_seconds=3600.0))
+    for number, refused in enumerate(("held", "reverted", "held"), 1):
+        world.clock.move(60)
+        if refused == "held":
+            world.ledger.release("scout", f"1.0.{number}", action="hold")
+        else:
+            row = _begun(world, f"1.0.{number}")
+            decide(world.ports, "scout", RolloutDecision.ABORT, actor="ana", reason="r")
+            assert world.state(row) is RolloutState.REVERTED
+    paused = pause_of(world.ports, "scout")
+    assert paused is not None
+    assert paused.refused == 3
+
+    def ports(reason: Reason) -> Any:
+        buffer = SimpleNamespace(
+            due_agents=lambda: [("scout", reason)], job_of_run=lambda run: None,
+            due=lambda agent: Due(due=True, reason=reason, waiting=50, corrections=0, threshold=50),
+        )  # fmt: skip
+        return replace(world.ports, buffer=buffer)  # type: ignore[arg-type]
+
+    assert due.due_agents(ports(Reason.THRESHOLD)) == []
+    assert due.due_agents(ports(Reason.CORRECTION)) == [("scout", Reason.CORRECTION)]
+    assert train.claim(ports(Reason.THRESHOLD), JobRequest(agent="scout", run_id="r", reason=Reason.THRESHOLD)) is None
+    assert "circuit breaker is open" in str(rollout_status(world.ports, "scout")["breaker"])
+    with pytest.raises(RolloutError, match="a reason"):
+        reset_breaker(world.ports, "scout", actor="ana", reason="")
+    reset_breaker(world.ports, "scout", actor="ana", reason="found the broken source")
+    assert due.due_agents(ports(Reason.THRESHOLD)) == [("scout", Reason.THRESHOLD)]
+    assert world.audit.entries("scout")[0].action == "breaker_reset"
+
+
+def test_the_breaker_closes_by_itself_after_its_window() -> None:
+    world = _world(breaker=Breaker(refused=2, window_seconds=3600.0))
+    for number in (1, 2):
+        world.ledger.release("scout", f"1.0.{number}", action="hold")
+    assert pause_of(world.ports, "scout") is not None
+    world.clock.move(3601)
+    assert pause_of(world.ports, "scout") is None
+
+
+def test_a_status_shows_both_arms_with_an_interval_that_may_be_read_at_any_look() -> None:
+    world = _world()
+    row = _begun(world)
+    world.clock.move(2)
+    world.traffic(600)
+    status = rollout_status(world.ports, "scout")
+    assert [one["arm"] for one in arms(status)] == ["champion", "candidate"]
+    shown = status["rollout"]
+    low, high = shown["evidence"]["quality_drop_95_always"]
+    narrow = shown["evidence"]["quality_drop_95"]
+    assert low < narrow[0] < narrow[1] < high
+    assert (shown["says"], shown["version"], shown["share"]) == ("hold", row.version, pytest.approx(0.1))
+    assert "5 s at least" in shown["because"]
+    assert shown["plan"]["step_seconds"] == 5.0
