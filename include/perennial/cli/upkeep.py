@@ -29,7 +29,10 @@ def held(
     drop: Annotated[bool, typer.Option(help="take them out of training for good")] = False,
     reason: Annotated[str, typer.Option(help="for the audit log")] = "",
 ) -> None:
-    """Rows of an agent that two trainings refused wait for you: count them, release them, or drop them."""
+    """Rows of an agent wait for you, refused twice or held back by the screening: count them, release them, or drop them.
+
+    What you release is not screened again at its next training; the gates still judge what it makes.
+    """
     from perennial.audit.log import PostgresAuditLog
     from perennial.ingest.aside import drop_held, release_held
     from perennial.settings import load_settings
@@ -38,9 +41,12 @@ def held(
 
     settings = load_settings()
     if not release and not drop:
-        counts = ports(settings).buffer.counts(agent)
-        rows = {task: count for (task, state), count in sorted(counts.items()) if state == "held"}
-        typer.echo("\n".join(f"{task}: {count} held" for task, count in rows.items()) or f"no row of {agent} is held")
+        found = ports(settings).buffer.held(agent)
+        lines = [
+            f"{line.task}: {line.rows} held of {line.source_id or 'no named source'} ({line.reason or 'no reason given'})"
+            for line in found
+        ]
+        typer.echo("\n".join(lines) or f"no row of {agent} is held")
         return
     if release and drop:
         raise typer.BadParameter("choose --release or --drop")

@@ -1,5 +1,6 @@
 -- name: release_held
-UPDATE perennial.examples SET state = 'ready', refusals = 0, reason = '', job_id = NULL, attempt = NULL
+-- 'released' tells the screening of the next batch that a person let these rows through.
+UPDATE perennial.examples SET state = 'ready', refusals = 0, reason = 'released', job_id = NULL, attempt = NULL
 WHERE agent = %(agent)s AND state = 'held' AND reason <> 'new_label_waiting'
 -- name: drop_held
 -- Evicted rather than deleted: nothing that was acknowledged disappears from the books.

@@ -9,10 +9,21 @@ from uuid import UUID
 
 from perennial.domain.example import Example, TrainingRow
 from perennial.domain.job import JobRequest
+from perennial.domain.origin import Origin
 from perennial.domain.words import JobStatus, Mode, Reason
 from perennial.ingest.memory import MemoryBuffer
 from perennial.ingest.postgres import PostgresBuffer
-from perennial.ingest.results import AddResult, Due, Job, Offset, Performance, Rejection, StoredExample, TaskLimits
+from perennial.ingest.results import (
+    AddResult,
+    Due,
+    HeldRows,
+    Job,
+    Offset,
+    Performance,
+    Rejection,
+    StoredExample,
+    TaskLimits,
+)
 
 __all__ = ["BufferStore", "MemoryBuffer", "PostgresBuffer"]
 
@@ -71,6 +82,11 @@ class BufferStore(Protocol):
     def run_of_job(self, job_id: UUID) -> str: ...
     def job_started(self, job_id: UUID) -> datetime: ...
     def running(self) -> list[str]: ...
+
+    # where rows came from
+    def origins(self, ids: Sequence[UUID]) -> dict[UUID, Origin]: ...
+    def recall_capped(self, agent: str, job_id: UUID, attempt: int, *, share: float, most: float) -> int: ...
+    def held(self, agent: str) -> list[HeldRows]: ...
 
     # slices, counts and history
     def holdout(self, agent: str, task: str, as_of: datetime, limit: int) -> tuple[TrainingRow, ...]: ...
