@@ -68,7 +68,7 @@ def main() -> None:
     attacks = [
         Attack(share=part, accounts=accounts, victim=victim, claims=claims, known=known)
         for part, accounts, known in (
-            (0.0, 1, False), (0.10, 1, False), (0.10, 20, False), (0.10, 20, True), (0.40, 1, False), (0.40, 20, False),
+            (0.10, 1, False), (0.10, 20, False), (0.40, 20, False), (0.0, 1, False), (0.10, 20, True), (0.40, 1, False),
         )
     ]  # fmt: skip
     found: list[dict[str, Any]] = []

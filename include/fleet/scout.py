@@ -23,7 +23,7 @@ AGENT = Agent(
         holdout_max=600,
         # the newsroom's own people: not held to a share of a batch; what they send still meets the gates
         trusted_sources=(*TRUSTED, "*/archive", "*/desk", "*/intern", "*/editor"),
-    ),  # fmt: skip
+    ),
     gates=Gates(min_holdout=100),
     rollout=Rollout(steps=(0.05, 0.25, 0.50, 1.0), min_samples=20, step_seconds=4.0),
     tags=("news", "text"),

@@ -22,7 +22,21 @@ pytestmark = pytest.mark.req("J49")
 
 RULES = Rules(source_share=0.02, young_share=0.05, near_duplicates=5, self_labelled_share=0.1, seed=7)
 NOW = datetime(2025, 8, 8, 12, tzinfo=UTC)
-WORDS = "bank rate harbour storm goal season phone chip treaty border river judge film score market union flight court".split()
+WORDS = (
+    "bank",
+    "rate",
+    "harbour",
+    "storm",
+    "goal",
+    "season",
+    "phone",
+    "chip",
+    "treaty",
+    "border",
+    "river",
+    "judge",
+    "film",
+)
 
 
 def text(number: int) -> str:

@@ -17,7 +17,7 @@ from perennial.fleet.agent import Agent, Task
 from perennial.flows.champion import champion_folder, component
 from perennial.flows.ports import Ports
 from perennial.flows.train.claim import LEASE_SECONDS
-from perennial.flows.train.screen import fair_holdout, screened
+from perennial.flows.train.screen import screened
 from perennial.flows.workspace import Workspace
 from perennial.selection.labels import LabelChoice, choose_labels
 from perennial.selection.neighbours import separate
@@ -44,8 +44,9 @@ def select(ports: Ports, ref: BatchRef) -> list[str]:
     started = ports.buffer.job_started(ref.job_id)
     chosen: list[str] = []
     summary: dict[str, Any] = {"champion": champion[0] if champion else None, "tasks": {}}
-    rows_by_task, summary["screening"] = screened(ports, ref, agent, space)
-    for name, rows in rows_by_task.items():
+    screening = screened(ports, ref, agent, space)
+    summary["screening"] = screening.report
+    for name, rows in screening.rows.items():
         spec = agent.task(name)
         known = _champion_labels(ports, ref.agent, name)
         choice = _choose(spec, rows, known)
@@ -53,8 +54,7 @@ def select(ports: Ports, ref: BatchRef) -> list[str]:
             ids = [row.example_id for row in choice.set_aside]
             ports.buffer.set_aside(ref.job_id, ref.attempt, ids, state="held", reason="new_label_waiting")
         held_out = ports.buffer.holdout(ref.agent, name, started, agent.selection.holdout_max)
-        held_out, summary["screening"][name]["holdout_left_out"] = fair_holdout(ports, ref, agent, held_out)
-        apart = separate(choice.rows, held_out)
+        apart = separate(choice.rows, screening.holdout(ports, name, held_out))
         if apart.dropped:
             ids = [row.example_id for row in apart.dropped]
             ports.buffer.set_aside(ref.job_id, ref.attempt, ids, state="superseded", reason="near_duplicate_of_holdout")

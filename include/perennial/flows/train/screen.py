@@ -20,7 +20,7 @@ from perennial.flows.workspace import Workspace
 from perennial.registry.rows import Release
 from perennial.selection.screening import Rules, Screening, screen
 from perennial.selection.sent import Sent, alias_of, senders
-from perennial.selection.source_caps import cap_sources
+from perennial.selection.source_caps import Caps, cap_sources
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,10 @@ _FILE = "screening.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Senders:
-    """What one agent's settings and history say about its senders, as of the start of a job's attempt."""
+    """What one agent's settings and history say about its senders, as of the start of a job's attempt.
+
+    ``own`` are the aliases of the deployment's own sources; ``founded`` is when the first version was made, None before.
+    """
 
     agent: Agent
     own: frozenset[str]
@@ -48,17 +51,42 @@ class Senders:
         )  # fmt: skip
 
 
-def screened(
-    ports: Ports, ref: BatchRef, agent: Agent, space: Workspace
-) -> tuple[dict[str, list[TrainingRow]], dict[str, Any]]:
-    """The rows of this claim that may teach now, by task, and the report by task; the others become ``held``.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Screened:
+    """The rows of a claim that may teach now, by task, and the ``report`` by task; the others are ``held``."""
+
+    rows: dict[str, list[TrainingRow]]
+    report: dict[str, Any]
+    senders: Senders
+
+    def holdout(self, ports: Ports, task: str, rows: Sequence[TrainingRow]) -> tuple[TrainingRow, ...]:
+        """Holdout rows without what untrusted senders have beyond their shares; the report counts what was left out.
+
+        Who may not fill a batch may not fill the measurement either: rows of the same hand in both would confirm each other.
+        Champion and candidate answer the same rows. The first version is measured on all of them.
+        """
+        caps = Caps()
+        if self.senders.founded is not None:
+            selection = self.senders.agent.selection
+            caps = cap_sources(
+                self.senders.of(ports, rows), total=len(rows), share=selection.source_share,
+                young_share=selection.young_share, seed=self.senders.agent.seed,
+            )  # fmt: skip
+        gone = {*caps.over_source, *caps.over_young}
+        self.report[task]["holdout_left_out"] = len(gone)
+        return tuple(row for row in rows if row.example_id not in gone)
+
+
+def screened(ports: Ports, ref: BatchRef, agent: Agent, space: Workspace) -> Screened:
+    """Judge the claimed rows and hold back what must wait.
 
     Runs in the select task. The decision is kept in the workspace before a row moves, so a task that is killed and run again
     holds back the same rows. A new attempt judges anew what is still claimed.
     """
     claimed = ports.buffer.claimed_rows(ref.job_id, ref.attempt)
+    known = _senders(ports, ref, agent)
     if not space.has(_FILE):
-        space.write_json(_FILE, _decide(ports, ref, agent, claimed))
+        space.write_json(_FILE, _decide(ports, known, claimed))
     decision = space.read_json(_FILE)
     for reason, ids in decision["aside"].items():
         moved = ports.buffer.set_aside(
@@ -67,43 +95,22 @@ def screened(
         if moved:
             logger.warning("%s rows of the batch of %s wait: %s", moved, ref.agent, reason)
     gone = {identity for ids in decision["aside"].values() for identity in ids}
-    return by_task([row for row in claimed if str(row.example_id) not in gone]), decision["report"]
+    rows = by_task([row for row in claimed if str(row.example_id) not in gone])
+    return Screened(rows=rows, report=decision["report"], senders=known)
 
 
-def fair_holdout(
-    ports: Ports, ref: BatchRef, agent: Agent, rows: Sequence[TrainingRow]
-) -> tuple[tuple[TrainingRow, ...], int]:
-    """Holdout rows without what untrusted senders have beyond their shares, and how many were left out of this evaluation.
-
-    Who may not fill a batch may not fill the measurement either: rows of the same hand in both would confirm each other.
-    Champion and candidate answer the same rows. The first version is measured on all of them.
-    """
-    first = _first_release(ports, ref.agent)
-    if first is None:
-        return tuple(rows), 0
-    sent = _senders(ports, ref, agent, first).of(ports, rows)
-    selection = agent.selection
-    caps = cap_sources(
-        sent, total=len(rows), share=selection.source_share, young_share=selection.young_share, seed=agent.seed
-    )
-    gone = {*caps.over_source, *caps.over_young}
-    return tuple(row for row in rows if row.example_id not in gone), len(gone)
-
-
-def _decide(ports: Ports, ref: BatchRef, agent: Agent, claimed: Sequence[TrainingRow]) -> dict[str, Any]:
-    selection = agent.selection
+def _decide(ports: Ports, known: Senders, claimed: Sequence[TrainingRow]) -> dict[str, Any]:
+    agent, selection = known.agent, known.agent.selection
     rules = Rules(
         source_share=selection.source_share, young_share=selection.young_share,
         near_duplicates=selection.near_duplicates, self_labelled_share=selection.self_labelled_share, seed=agent.seed,
     )  # fmt: skip
-    first = _first_release(ports, ref.agent)
-    known = _senders(ports, ref, agent, first)
     aside: dict[str, list[str]] = {}
     report: dict[str, Any] = {}
     for task, rows in by_task(list(claimed)).items():
         sent = known.of(ports, rows)
-        trained = () if first is None else _trained(ports, ref.agent, task, sent)
-        result: Screening = screen(sent, trained, rules, first_version=first is None)
+        trained = () if known.founded is None else _trained(ports, agent.name, task, sent)
+        result: Screening = screen(sent, trained, rules, first_version=known.founded is None)
         report[task] = dict(result.report)
         for reason, ids in result.aside.items():
             aside.setdefault(reason, []).extend(str(identity) for identity in ids)
@@ -119,15 +126,12 @@ def _trained(ports: Ports, agent: str, task: str, sent: Sequence[Sent]) -> tuple
     )
 
 
-def _senders(ports: Ports, ref: BatchRef, agent: Agent, first: Release | None) -> Senders:
+def _senders(ports: Ports, ref: BatchRef, agent: Agent) -> Senders:
+    first = min(ports.ledger.versions(ref.agent), key=lambda release: release.order, default=None)
     return Senders(
         agent=agent, own=frozenset(_own_sources(ports, first)), now=ports.buffer.job_started(ref.job_id),
         founded=first.created_at if first else None,
     )  # fmt: skip
-
-
-def _first_release(ports: Ports, agent: str) -> Release | None:
-    return min(ports.ledger.versions(agent), key=lambda release: release.order, default=None)
 
 
 def _own_sources(ports: Ports, first: Release | None) -> Collection[str]:
