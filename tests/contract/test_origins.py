@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from perennial.domain.example import Example
-from perennial.domain.origin import SOURCE_CAP
+from perennial.domain.origin import REFUSED, SOURCE_CAP
 from perennial.domain.words import JobStatus, Source
 from perennial.errors import StaleClaim
 from tests.contract.test_stores import TASK, Store, correction, record, row
@@ -131,3 +131,12 @@ def test_what_is_held_is_told_by_task_reason_and_source(store: Store) -> None:
     capped(store, 2, "mallory")
     found = [(line.task, line.reason, line.source_id, line.rows) for line in store.buffer.held("scout")]
     assert found == [(TASK, SOURCE_CAP, "eve", 4), (TASK, SOURCE_CAP, "mallory", 2)]
+    store.buffer.add_many(rows_of("desk", 7))
+    store.admit()
+    job, attempt = store.start()
+    for _ in range(2):
+        store.buffer.claim("scout", job, attempt, 1000)
+        store.buffer.give_back(job, attempt, refused=True, reason="held: a slice fell")
+    assert (TASK, REFUSED, "desk", 7) in [
+        (one.task, one.reason, one.source_id, one.rows) for one in store.buffer.held("scout")
+    ]

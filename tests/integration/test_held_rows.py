@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from perennial.ingest.aside import drop_held, release_held
+from perennial.ingest.buffer import PostgresBuffer
 from perennial.storage.database import Database as Pool
 from tests.postgres_fixture import Database
 
@@ -40,3 +41,15 @@ def test_dropped_rows_stay_in_the_books(database: Database) -> None:
     _held(database, "held: a slice fell", 3)
     assert drop_held(Pool(database.app), "scout", "editor") == 3
     assert _states(database) == {"evicted": 3}
+
+
+@pytest.mark.req("D9", "J49")
+def test_the_screening_knows_what_a_person_released(database: Database) -> None:
+    _held(database, "source_cap", 2)
+    buffer = PostgresBuffer(Pool(database.app))
+    assert [(line.reason, line.rows) for line in buffer.held("scout")] == [("source_cap", 2)]
+    with psycopg.connect(database.superuser) as connection:
+        ids = [row[0] for row in connection.execute("SELECT example_id FROM perennial.examples")]
+    assert [buffer.origins(ids)[identity].released for identity in ids] == [False, False]
+    release_held(Pool(database.app), "scout")
+    assert [buffer.origins(ids)[identity].released for identity in ids] == [True, True]

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+_SHOWN = 40  # sources that are named
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -43,9 +45,11 @@ def held(
     if not release and not drop:
         found = ports(settings).buffer.held(agent)
         lines = [
-            f"{line.task}: {line.rows} held of {line.source_id or 'no named source'} ({line.reason or 'no reason given'})"
-            for line in found
+            f"{line.task}: {line.rows} held of {line.source_id or 'no named source'} ({line.reason})"
+            for line in found[:_SHOWN]
         ]
+        more = sum(line.rows for line in found[_SHOWN:])
+        lines += [f"and {more} of {len(found) - _SHOWN} other sources"] if more else []
         typer.echo("\n".join(lines) or f"no row of {agent} is held")
         return
     if release and drop:

@@ -13,6 +13,9 @@ SOURCE_CAP = "source_cap"
 LABEL_CONFLICT = "label_conflict"
 NEAR_DUPLICATE_FLOOD = "near_duplicate_flood"
 SELF_LABELLED_CAP = "self_labelled_cap"
+NEW_LABEL = "new_label_waiting"
+HELD_WORDS = (SOURCE_CAP, LABEL_CONFLICT, NEAR_DUPLICATE_FLOOD, SELF_LABELLED_CAP, NEW_LABEL)
+REFUSED = "refused by the gate"  # how the longer reasons of refused trainings are told
 
 _SENT_WITH_ITS_LABEL = (Source.EXAMPLE, Source.IMPORT, Source.INBOX)
 

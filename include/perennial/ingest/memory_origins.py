@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
-from perennial.domain.origin import RELEASED, SOURCE_CAP, Origin, allowance, self_labelled
+from perennial.domain.origin import HELD_WORDS, REFUSED, RELEASED, SOURCE_CAP, Origin, allowance, self_labelled
 from perennial.domain.words import State
 from perennial.ingest.memory_jobs import MemoryJobs
 from perennial.ingest.memory_rows import Row
-from perennial.ingest.postgres_jobs import MOST_REFUSALS
 from perennial.ingest.results import HeldRows
 
 
@@ -59,11 +58,7 @@ class MemoryOrigins(MemoryJobs):
         """What of an agent waits for a person, by task, reason and source."""
         with self.state.lock:
             found = Counter(
-                (
-                    row.task,
-                    row.example.source_id,
-                    "refused by the gate" if row.refusals >= MOST_REFUSALS else row.reason,
-                )
+                (row.task, row.example.source_id, row.reason if row.reason in HELD_WORDS else REFUSED)
                 for row in self.state.of(agent)
                 if row.state is State.HELD
             )

@@ -26,6 +26,6 @@ UPDATE perennial.examples e SET state = 'claimed', reason = '', job_id = %(job_i
 FROM fitting f
 WHERE e.example_id = f.example_id AND f.turn <= floor(f.n * %(most)s::numeric) AND e.state = 'held' AND e.superseded_by IS NULL
 -- name: held
-SELECT task, source_id, CASE WHEN refusals >= %(refusals)s THEN 'refused by the gate' ELSE reason END AS reason, count(*) AS rows
+SELECT task, source_id, CASE WHEN reason = ANY (%(words)s) THEN reason ELSE %(refused)s END AS reason, count(*) AS rows
 FROM perennial.examples WHERE agent = %(agent)s AND state = 'held'
 GROUP BY 1, 2, 3 ORDER BY 1, 4 DESC, 3, 2

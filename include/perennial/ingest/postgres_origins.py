@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from perennial.domain.origin import Origin
+from perennial.domain.origin import HELD_WORDS, REFUSED, Origin
 from perennial.domain.words import Source
-from perennial.ingest.postgres_jobs import MOST_REFUSALS, PostgresJobs
+from perennial.ingest.postgres_jobs import PostgresJobs
 from perennial.ingest.results import HeldRows
 from perennial.storage.queries import load
 
@@ -37,5 +37,5 @@ class PostgresOrigins(PostgresJobs):
     def held(self, agent: str) -> list[HeldRows]:
         """What of an agent waits for a person, by task, reason and source."""
         with self._database.connection() as connection:
-            values = {"agent": agent, "refusals": MOST_REFUSALS}
+            values = {"agent": agent, "words": list(HELD_WORDS), "refused": REFUSED}
             return [HeldRows(**row) for row in connection.execute(self._origins["held"], values)]
