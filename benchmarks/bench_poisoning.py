@@ -56,10 +56,11 @@ def main() -> None:
     rows = rows_of(arguments.data, arguments.seed)
     victim, claims = [label for label, _ in Counter(row.label for row in rows).most_common(2)]
     start, rest = rows[:CHAMPION], rows[CHAMPION:]
-    victims = [row for row in rest if row.label == victim][: BATCH * 2 // 5]
+    honest, later = rest[:BATCH], rest[BATCH:]
+    # the attacker's texts are none of the honest batch's, which keeps its mix of labels
+    victims = [row for row in later if row.label == victim][: BATCH * 2 // 5]
     taken = {row.text for row in victims}
-    others = [row for row in rest if row.text not in taken]
-    honest, pool = others[:BATCH], others[BATCH:]
+    pool = [row for row in later if row.text not in taken]
     # as many clean rows of each label: the attack took some of the victim's
     clean: list[Row] = []
     share = arguments.clean // len({row.label for row in pool})

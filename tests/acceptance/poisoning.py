@@ -6,12 +6,13 @@ form, ``test_poisoning.py``.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 import psycopg
 
@@ -23,7 +24,7 @@ from tests.acceptance.world import World, make_world
 from tests.postgres_fixture import Database
 
 TASK = "news_classification"
-PEOPLE = 60  # known senders beside the archive and the gateway, none of them trusted
+PEOPLE = 30  # known senders beside the archive and the gateway, none of them trusted
 FLEET = """
 from perennial.fleet import Agent, Gates, Selection, Task
 from perennial.trainers.ewc_text import EwcText
@@ -68,7 +69,7 @@ class Harm:
     claimed: int
     flipped_claimed: int
     flipped_trained: int
-    honest_held: int
+    honest_held: int  # by the screening, for any reason
     overall: float
     slice: float
     action: str
@@ -162,11 +163,13 @@ def harm(
         verdict = world.learn(ref)
         left = {row.example_id for row in world.ports.buffer.claimed_rows(ref.job_id, ref.attempt)}
         root = world.ports.work / str(ref.job_id) / str(ref.attempt)
+        aside = json.loads((root / "screening.json").read_text())["aside"]
+        held = {UUID(identity) for ids_of_reason in aside.values() for identity in ids_of_reason}
         overall, worst = _changes(world, root / "candidate" / "tasks" / TASK, clean, attack.victim)
         train.settle(world.ports, ref, "cancelled")
     return Harm(
         claimed=len(claimed), flipped_claimed=len(claimed & flipped), flipped_trained=len(left & flipped),
-        honest_held=len(claimed - left - flipped), overall=overall, slice=worst, action=verdict["action"],
+        honest_held=len(held - flipped), overall=overall, slice=worst, action=verdict["action"],
     )  # fmt: skip
 
 
@@ -189,5 +192,5 @@ def _changes(world: World, candidate: Path, clean: Sequence[Row], victim: str) -
 def _example(row: Row, source_id: str, source: Source = Source.EXAMPLE, importance: float = 0.5) -> Example:
     return Example(
         agent="scout", task=TASK, input_text=row.text, expected_output=row.label, uncertainty=0.5, importance=importance,
-        source=source, source_id=source_id, example_id=uuid4(),
+        source=source, source_id=source_id, example_id=uuid5(NAMESPACE_OID, f"{source_id} {row.label} {row.text}"),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -36,8 +37,8 @@ def test_an_attack_is_bounded_held_back_once_and_left_to_a_person(database: Data
 
     honest, victims = articles(12, 126), articles(13, 40, (VICTIM,))
     attack = Attack(share=0.1, accounts=20, victim=VICTIM, claims=CLAIMS)
-    seen = harm(database, world, honest, victims, articles(14, 120), attack)
-    assert seen.flipped_claimed > seen.flipped_trained <= max(seen.claimed * 0.05, 1)
+    seen = harm(database, world, honest, victims, articles(14, 200), attack)
+    assert seen.flipped_claimed > seen.flipped_trained <= max(seen.claimed * 0.02, 1)
     assert seen.honest_held == 0
     assert seen.slice >= -3.0 or seen.action == "hold"
 
@@ -55,26 +56,23 @@ def test_an_attack_is_bounded_held_back_once_and_left_to_a_person(database: Data
     held = record[TASK]["held"]["source_cap"]
     assert held == sum(line.rows for line in buffer.held("scout") if line.reason == "source_cap")
     assert "account" not in str(record)  # no sender's name in the record
-    buffer.give_back(ref.job_id, ref.attempt, refused=True, reason="test")
-    buffer.give_back(ref.job_id, ref.attempt, refused=True, reason="test")
-    buffer.finish(ref.job_id, ref.attempt, JobStatus.COMPLETED)
+    buffer.finish(ref.job_id, ref.attempt, JobStatus.CANCELLED)
 
-    asked = world.claim(run_id="again")
+    asked = world.claim(run_id="again")  # what the other rows call for has room for a few of those that wait
     assert asked is not None
-    again = {row.example_id for row in buffer.claimed_rows(asked.job_id, asked.attempt)}
-    room = len(again & flipped)
     train.select(world.ports, asked)
-    back = {row.example_id for row in buffer.claimed_rows(asked.job_id, asked.attempt)}
-    assert len(back & flipped) <= max(asked.count * 0.05, 1) <= room + 1  # what joined is within the shares, as before
+    back = {row.example_id for row in buffer.claimed_rows(asked.job_id, asked.attempt)} & flipped
+    assert 0 < len(back) <= asked.count * 0.02
     buffer.finish(asked.job_id, asked.attempt, JobStatus.CANCELLED)
 
-    assert release_held(Pool(database.app), "scout") >= held - 1
+    waiting = sum(line.rows for line in buffer.held("scout"))
+    assert release_held(Pool(database.app), "scout") == waiting > 0
     freed = world.claim(run_id="freed")
     assert freed is not None
     before = {row.example_id for row in buffer.claimed_rows(freed.job_id, freed.attempt)} & flipped
     train.select(world.ports, freed)
     after = {row.example_id for row in buffer.claimed_rows(freed.job_id, freed.attempt)} & flipped
-    assert after == before  # a person let them through; the gate still judges
+    assert after == before > back  # a person let them through; the gate still judges
 
 
 @pytest.mark.req("J49")
@@ -87,12 +85,10 @@ def test_rows_beyond_their_share_are_kept_out_of_the_measurement_too(database: D
     assert ref is not None
     train.select(world.ports, ref)
     space = world.ports.work / str(ref.job_id) / str(ref.attempt)
-    import json
-
     measured = {row["example_id"] for row in json.loads((space / TASK / "holdout.json").read_text())}
     entered = world.ports.buffer.holdout("scout", TASK, datetime.now(UTC) + timedelta(minutes=1), 400)
     inside = {str(row.example_id) for row in entered} & {str(identity) for identity in flipped}
-    assert len(inside) > len(entered) * 0.05
-    assert len(measured & inside) <= len(entered) * 0.05
+    assert len(inside) > len(entered) * 0.02
+    assert len(measured & inside) <= len(entered) * 0.02
     left_out = json.loads((space / "select.json").read_text())["screening"][TASK]["holdout_left_out"]
-    assert left_out == len(inside) - len(measured & inside)
+    assert left_out >= len(inside) - len(measured & inside) > 0

@@ -50,7 +50,7 @@ class Selection:
     holdout_max: int = 1000  # rows per task and evaluation
     trusted_sources: tuple[str, ...] = TRUSTED
     source_share: float = 0.02  # of one untrusted source
-    young_share: float = 0.05  # of all young sources together
+    young_share: float = 0.02  # of all young sources together: no more than one of them
     young_days: float = 7.0
     near_duplicates: int = 5  # of one text with one label
     self_labelled_share: float = 0.10  # labels that only repeat a model's own answer
