@@ -27,7 +27,7 @@ from machine import table
 
 from tests.acceptance.poisoning import Attack, Row, defend, found_champion, harm
 
-CHAMPION, BATCH = 1000, 500
+CHAMPION, BATCH, PEOPLE = 1000, 500, 60
 
 
 def rows_of(path: Path | None, seed: int) -> list[Row]:
@@ -75,13 +75,13 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     with server() as host, database(host) as urls, tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        world = found_champion(urls, Path(folder), start)
+        world = found_champion(urls, Path(folder), start, people=PEOPLE)
         print(f"champion after {time.monotonic() - began:.0f} s", file=sys.stderr)
         for attack in attacks:
             for defended in (False, True):
                 defend(world, defended=defended)
                 part = round(BATCH * (1 - attack.share))
-                seen = harm(urls, world, honest[:part], victims, clean, attack, seed=arguments.seed)
+                seen = harm(urls, world, honest[:part], victims, clean, attack, seed=arguments.seed, people=PEOPLE)
                 found.append({"attack": str(attack), "defended": defended, **asdict(seen)})
                 print(f"{time.monotonic() - began:.0f} s: {found[-1]}", file=sys.stderr)
     table(

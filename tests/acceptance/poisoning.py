@@ -24,7 +24,6 @@ from tests.acceptance.world import World, make_world
 from tests.postgres_fixture import Database
 
 TASK = "news_classification"
-PEOPLE = 30  # known senders beside the archive and the gateway, none of them trusted
 FLEET = """
 from perennial.fleet import Agent, Gates, Selection, Task
 from perennial.trainers.ewc_text import EwcText
@@ -76,14 +75,14 @@ class Harm:
 
 
 def found_champion(
-    database: Database, folder: Path, rows: Sequence[Row], *, holdout: float = 0.2, defended: bool = True
+    database: Database, folder: Path, rows: Sequence[Row], *, holdout: float = 0.2, people: int = 30
 ) -> World:
-    """A deployment whose first version learned ``rows``: four fifths from an archive, the rest from ``PEOPLE`` senders."""
+    """A deployment whose first version learned ``rows``: four fifths from an archive, the rest from ``people`` untrusted readers."""
     world = make_world(database, folder)
-    defend(world, holdout=holdout, defended=defended)
+    defend(world, holdout=holdout)
     world.ports.buffer.add_many(
         [
-            _example(row, "archive", Source.IMPORT) if number % 5 else _example(row, f"reader-{number // 5 % PEOPLE}")
+            _example(row, "archive", Source.IMPORT) if number % 5 else _example(row, f"reader-{number // 5 % people}")
             for number, row in enumerate(rows)
         ]
     )
@@ -102,7 +101,14 @@ def defend(world: World, *, holdout: float = 0.2, defended: bool = True) -> None
 
 
 def sent(
-    database: Database, world: World, honest: Sequence[Row], victims: Sequence[Row], attack: Attack, *, seed: int = 1
+    database: Database,
+    world: World,
+    honest: Sequence[Row],
+    victims: Sequence[Row],
+    attack: Attack,
+    *,
+    seed: int = 1,
+    people: int = 30,
 ) -> tuple[list[UUID], set[UUID]]:
     """Put one batch into the buffer; ids of all its rows and of the flipped ones.
 
@@ -118,7 +124,7 @@ def sent(
     good = [
         _example(row, "gateway", Source.GATEWAY)
         if number % 5 < 3
-        else _example(row, f"reader-{(2 * (number // 5) + number % 5) % PEOPLE}")
+        else _example(row, f"reader-{(2 * (number // 5) + number % 5) % people}")
         for number, row in enumerate(honest)
     ]
     batch = [*good, *flipped]
@@ -153,9 +159,10 @@ def harm(
     attack: Attack,
     *,
     seed: int = 1,
+    people: int = 30,
 ) -> Harm:
     """One attack on the deployment: claim, screen, train, evaluate, gate; then measured on clean rows, and undone."""
-    ids, flipped = sent(database, world, honest, victims, attack, seed=seed)
+    ids, flipped = sent(database, world, honest, victims, attack, seed=seed, people=people)
     with undone(database, ids):
         ref = world.claim()
         assert ref is not None
