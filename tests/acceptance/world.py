@@ -30,7 +30,7 @@ from tests.postgres_fixture import Database
 
 FLEET = """
 from perennial.domain.words import TaskKind
-from perennial.fleet import Agent, Gates, Rollout, Selection, Task
+from perennial.fleet import TRUSTED, Agent, Gates, Rollout, Selection, Task
 from perennial.trainers.ewc_text import EwcText
 
 AGENT = Agent(
@@ -39,7 +39,10 @@ AGENT = Agent(
         Task(name="news_classification"),
         Task(name="sentiment", labels=("negative", "neutral", "positive")),
     ),
-    selection=Selection(batch=500, replay=120, holdout_share=0.35, holdout_max=400),
+    selection=Selection(
+        batch=500, replay=120, holdout_share=0.35, holdout_max=400,
+        trusted_sources=(*TRUSTED, "*/intern"),  # no cap keeps the intern's rows from the gates
+    ),
     gates=Gates(min_holdout=40),
     rollout=Rollout(step_seconds=0.0, min_samples=5),
 )

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from perennial.ingest.aside import drop_held, release_held
+from perennial.ingest.buffer import PostgresBuffer
 from perennial.ingest.postgres_jobs import WITH_HELD_BATCH
 from perennial.storage.database import Database as Pool
 from tests.postgres_fixture import Database
@@ -50,7 +51,7 @@ def test_holdout_rows_follow_the_batch_that_they_came_in_with(database: Database
     _held(database, WITH_HELD_BATCH, 2, state="ready", holdout=True)
     _held(database, "", 4, state="ready", holdout=True)
     assert release_held(Pool(database.app), "scout") == 5
-    assert _reasons(database) == {"": 9}
+    assert _reasons(database) == {"released": 3, "": 6}
     with psycopg.connect(database.superuser) as connection:
         connection.execute("DELETE FROM perennial.examples")
     _held(database, WITH_HELD_BATCH, 2, state="ready", holdout=True)
@@ -62,3 +63,15 @@ def test_holdout_rows_follow_the_batch_that_they_came_in_with(database: Database
 def _reasons(database: Database) -> dict[str, int]:
     with psycopg.connect(database.superuser) as connection:
         return dict(connection.execute("SELECT reason, count(*) FROM perennial.examples GROUP BY 1").fetchall())
+
+
+@pytest.mark.req("D9", "J49")
+def test_the_screening_knows_what_a_person_released(database: Database) -> None:
+    _held(database, "source_cap", 2)
+    buffer = PostgresBuffer(Pool(database.app))
+    assert [(line.reason, line.rows) for line in buffer.held("scout")] == [("source_cap", 2)]
+    with psycopg.connect(database.superuser) as connection:
+        ids = [row[0] for row in connection.execute("SELECT example_id FROM perennial.examples")]
+    assert [buffer.origins(ids)[identity].released for identity in ids] == [False, False]
+    release_held(Pool(database.app), "scout")
+    assert [buffer.origins(ids)[identity].released for identity in ids] == [True, True]

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+_SHOWN = 40  # sources that are named
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -29,7 +31,10 @@ def held(
     drop: Annotated[bool, typer.Option(help="take them out of training for good")] = False,
     reason: Annotated[str, typer.Option(help="for the audit log")] = "",
 ) -> None:
-    """Rows of an agent that two trainings refused wait for you: count them, release them, or drop them."""
+    """Rows of an agent wait for you, refused twice or held back by the screening: count them, release them, or drop them.
+
+    What you release is not screened again at its next training; the gates still judge what it makes.
+    """
     from perennial.audit.log import PostgresAuditLog
     from perennial.ingest.aside import drop_held, release_held
     from perennial.settings import load_settings
@@ -38,9 +43,14 @@ def held(
 
     settings = load_settings()
     if not release and not drop:
-        counts = ports(settings).buffer.counts(agent)
-        rows = {task: count for (task, state), count in sorted(counts.items()) if state == "held"}
-        typer.echo("\n".join(f"{task}: {count} held" for task, count in rows.items()) or f"no row of {agent} is held")
+        found = ports(settings).buffer.held(agent)
+        lines = [
+            f"{line.task}: {line.rows} held of {line.source_id or 'no named source'} ({line.reason})"
+            for line in found[:_SHOWN]
+        ]
+        more = sum(line.rows for line in found[_SHOWN:])
+        lines += [f"and {more} of {len(found) - _SHOWN} other sources"] if more else []
+        typer.echo("\n".join(lines) or f"no row of {agent} is held")
         return
     if release and drop:
         raise typer.BadParameter("choose --release or --drop")

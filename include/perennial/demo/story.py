@@ -337,7 +337,8 @@ class Story:
         rows = as_examples(self.material.task, self.material.flipped, source_id="intern", importance_score=1.0)
         self.plane.examples(rows + as_examples(self.material.task, self.material.honest, source_id="desk"))
         self.say(
-            f"{len(self.material.flipped)} articles about {self.material.flipped_from} arrive, all labelled {self.material.flipped_to}."
+            f"{len(self.material.flipped)} articles about {self.material.flipped_from} arrive, all labelled {self.material.flipped_to}, "
+            "from an intern whom the agent's file trusts: no cap on a source applies, so the gate must see it."
         )
         with self.bars.journey("the gate's verdict") as look:
             job = wait_for("the gate's verdict", lambda: self._job_after(began), seconds=TRAIN_SECONDS, tick=look)

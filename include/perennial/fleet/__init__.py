@@ -1,5 +1,6 @@
 """What an agent is, and the loader of the user's fleet files."""
 
 from perennial.fleet.agent import Agent, Breaker, Gates, Rollout, Selection, Task
+from perennial.selection.sent import TRUSTED
 
-__all__ = ["Agent", "Breaker", "Gates", "Rollout", "Selection", "Task"]
+__all__ = ["TRUSTED", "Agent", "Breaker", "Gates", "Rollout", "Selection", "Task"]

@@ -11,6 +11,7 @@ from perennial.domain.model import Trainer
 from perennial.domain.words import TaskKind, TooLittleTraffic
 from perennial.registry.permission import Rule
 from perennial.rollout.freeze import Freeze
+from perennial.selection.sent import TRUSTED
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
 
@@ -39,12 +40,32 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """How many rows one training takes, and how much of the past it replays."""
+    """How many rows one training takes, how much of the past it replays, and how much of it one sender may be.
+
+    ``trusted_sources`` are patterns ``kind/source_id`` (docs/trust.md); everybody else is held to the shares, which are of the
+    claimed rows of a task. ``young_days`` is how long a sender is new, and 0 for ``near_duplicates`` lets floods in.
+    """
 
     batch: int = 500
     replay: int = 200
     holdout_share: float = 0.10  # of priority 0-1 rows that are not corrections
     holdout_max: int = 1000  # rows per task and evaluation
+    trusted_sources: tuple[str, ...] = TRUSTED
+    source_share: float = 0.02  # of one untrusted source
+    young_share: float = 0.02  # of all young sources together: no more than one of them
+    young_days: float = 7.0
+    near_duplicates: int = 5  # of one text with one label
+    self_labelled_share: float = 0.10  # labels that only repeat a model's own answer
+
+    def __post_init__(self) -> None:
+        for name in ("source_share", "young_share", "self_labelled_share"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"selection: {name} must be above 0 and at most 1; 1 switches the cap off")
+        for pattern in self.trusted_sources:
+            if "/" not in pattern:
+                raise ValueError(
+                    f"selection: {pattern!r} in trusted_sources must be kind/source_id, such as correction/editor"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,12 +9,14 @@ from uuid import UUID
 
 from perennial.domain.example import Example, TrainingRow
 from perennial.domain.job import JobRequest
+from perennial.domain.origin import Origin
 from perennial.domain.words import JobStatus, Mode, Reason
 from perennial.ingest.memory import MemoryBuffer
 from perennial.ingest.postgres import PostgresBuffer
 from perennial.ingest.results import (
     AddResult,
     Due,
+    HeldRows,
     Job,
     KnownRow,
     Offset,
@@ -81,6 +83,11 @@ class BufferStore(Protocol):
     def run_of_job(self, job_id: UUID) -> str: ...
     def job_started(self, job_id: UUID) -> datetime: ...
     def running(self) -> list[str]: ...
+
+    # where rows came from
+    def origins(self, ids: Sequence[UUID]) -> dict[UUID, Origin]: ...
+    def recall_capped(self, agent: str, job_id: UUID, attempt: int, *, share: float, most: float) -> int: ...
+    def held(self, agent: str) -> list[HeldRows]: ...
 
     # slices, counts and history
     def holdout(self, agent: str, task: str, as_of: datetime, limit: int) -> tuple[TrainingRow, ...]: ...

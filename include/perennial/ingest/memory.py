@@ -8,18 +8,19 @@ from typing import Any
 from uuid import UUID
 
 from perennial.domain.example import Example, TrainingRow
+from perennial.domain.origin import self_labelled
 from perennial.domain.words import Priority, State
 from perennial.errors import UnknownAgent
 from perennial.ingest.admit import GUARD_AWAY, AdmitOutcome, Admitted, Examine, Refused, guarded
 from perennial.ingest.digests import share
-from perennial.ingest.memory_jobs import MemoryJobs
+from perennial.ingest.memory_origins import MemoryOrigins
 from perennial.ingest.memory_rows import MemoryState, Row, content_digest, digest_of, now
 from perennial.ingest.postgres_intake import is_correction, rounds_of, warn_of_eviction
 from perennial.ingest.postgres_jobs import WITH_HELD_BATCH
 from perennial.ingest.results import AddResult, KnownRow, Offset, Performance, Rejection, StoredExample, TaskLimits
 
 
-class MemoryBuffer(MemoryJobs):
+class MemoryBuffer(MemoryOrigins):
     """A buffer that forgets with its process; every method is one step under one lock."""
 
     def __init__(self) -> None:
@@ -110,11 +111,12 @@ class MemoryBuffer(MemoryJobs):
         overtaken = latest is not None and not correction and known
         labelled = example.expected_output is not None
         plain = known and labelled and not correction and not overtaken and example.priority <= Priority.MEDIUM
+        own_answer = self_labelled(example.source, example.expected_output, example.predicted_output)
         state = State.RAW if labelled else State.UNLABELLED
         row = Row(
             number=len(self.state.rows) + 1, example=example, task=task, correction=correction,
             state=State.QUARANTINED if not known else State.SUPERSEDED if overtaken else state,
-            holdout=plain and share(digest) < record["holdout_share"], input_digest=digest, content_digest=content,
+            holdout=plain and not own_answer and share(digest) < record["holdout_share"], input_digest=digest, content_digest=content,
             added_at=now(), reason="unknown_task" if not known else "corrected_before" if overtaken else "",
             superseded_by=latest.example.example_id if overtaken and latest else None,
         )  # fmt: skip

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from perennial.ingest.postgres_intake import PostgresIntake
-from perennial.ingest.postgres_jobs import PostgresJobs
+from perennial.ingest.postgres_origins import PostgresOrigins
 from perennial.ingest.postgres_reads import PostgresReads
 from perennial.storage.database import Database
 
 
-class PostgresBuffer(PostgresIntake, PostgresJobs, PostgresReads):
+class PostgresBuffer(PostgresIntake, PostgresOrigins, PostgresReads):
     """The buffer behind all processes of a deployment; one method is one transaction, safe to share between threads.
 
     Needs the app role. Raises StoreUnavailable when the server is away: then nothing was acknowledged and the call may

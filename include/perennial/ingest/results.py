@@ -104,6 +104,16 @@ class Due:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HeldRows:
+    """How many rows of one source wait for a person, and why."""
+
+    task: str
+    source_id: str
+    reason: str
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """One training job as stored."""
 

@@ -86,6 +86,28 @@ def near_duplicates(left: Sequence[str], right: Sequence[str], *, threshold: flo
     return found
 
 
+def families(texts: Sequence[str], *, threshold: float = 0.8) -> list[int]:
+    """For each text the index of the first one that it is a near duplicate of; its own index when there is none.
+
+    A text is compared with the first of each family only (leader clustering: Hartigan, Clustering Algorithms, 1975), so that a
+    flood of one text costs one comparison each. Similarity and thresholds as in ``near_duplicates``.
+
+    >>> families(["Rain is expected on Monday in Oslo.", "Sun in Rome", "RAIN is expected on  Monday in Oslo"])
+    [0, 1, 0]
+    """
+    sets = [_shingles(text) for text in texts]
+    leaders: dict[tuple[int, bytes], list[int]] = defaultdict(list)
+    found: list[int] = []
+    for index, keys in enumerate(_bands(sets)):
+        known = sorted({leader for key in keys for leader in leaders.get(key, ())})
+        family = next((leader for leader in known if _jaccard(sets[index], sets[leader]) >= threshold), index)
+        found.append(family)
+        if family == index:
+            for key in keys:
+                leaders[key].append(index)
+    return found
+
+
 def _normal(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join("".join(char if char.isalnum() else " " for char in folded).split())

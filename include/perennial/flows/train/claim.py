@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from uuid import UUID
 
 from perennial.domain.job import BatchRef, JobRequest
 from perennial.domain.words import JobStatus, Mode, Reason
+from perennial.fleet.agent import Agent
 from perennial.flows.admission import admit_agent
 from perennial.flows.pause import PAUSED, pause_of
 from perennial.flows.ports import Ports
@@ -53,6 +55,7 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
             job_id, attempt, JobStatus.CANCELLED, note="nothing to train: no labelled rows were waiting"
         )
         return None
+    recalled = recall(ports, agent, job_id, attempt, reason)
     ports.buffer.absorb_requests(request.agent, job_id)
     mode = resolve_mode(request.mode, reason)
     if reason is Reason.CORRECTION and max(row.priority for row in rows) >= 3:
@@ -60,7 +63,22 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
             actor="perennial", action="critical_correction_claimed", agent=request.agent, subject=str(job_id),
             detail={"rows": len(rows), "critical": sum(row.priority >= 3 for row in rows)},
         )  # fmt: skip
-    return BatchRef(agent=request.agent, job_id=job_id, attempt=attempt, mode=mode, reason=reason, count=len(rows))
+    return BatchRef(
+        agent=request.agent, job_id=job_id, attempt=attempt, mode=mode, reason=reason, count=len(rows) + recalled
+    )
+
+
+def recall(ports: Ports, agent: Agent, job_id: UUID, attempt: int, reason: Reason) -> int:
+    """Take in what waits because its source had its share of earlier batches, as far as this one has room; returns how many rows.
+
+    Not for a correction: somebody waits for that one.
+    """
+    if reason is Reason.CORRECTION:
+        return 0
+    selection = agent.selection
+    return ports.buffer.recall_capped(
+        agent.name, job_id, attempt, share=selection.source_share, most=selection.young_share
+    )
 
 
 def resolve_mode(mode: Mode, reason: Reason) -> Mode:

@@ -18,7 +18,7 @@ from perennial.flows.champion import champion_folder, component
 from perennial.flows.ports import Ports
 from perennial.flows.provenance import machine
 from perennial.flows.train.claim import LEASE_SECONDS
-from perennial.flows.train.guard import by_task
+from perennial.flows.train.screen import screened
 from perennial.flows.workspace import Workspace
 from perennial.selection.labels import LabelChoice, choose_labels
 from perennial.selection.neighbours import separate
@@ -35,7 +35,8 @@ def select(ports: Ports, ref: BatchRef) -> list[str]:
 
     Freezes the holdout as of the job's start and keeps near-duplicates apart: a training row that repeats a holdout text
     leaves the batch, unless it is a correction, which stays while the holdout row leaves. Rows of a label that is new and
-    still too rare wait as ``held``. Raises EmptyBatch when nothing is left.
+    still too rare wait as ``held``, and so do those that the screening against poisoning holds back. Raises EmptyBatch when
+    nothing is left.
     """
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
     agent = ports.fleet().agent(ref.agent)
@@ -44,14 +45,17 @@ def select(ports: Ports, ref: BatchRef) -> list[str]:
     started = ports.buffer.job_started(ref.job_id)
     chosen: list[str] = []
     summary: dict[str, Any] = {"champion": champion[0] if champion else None, "tasks": {}}
-    for name, rows in by_task(ports.buffer.claimed_rows(ref.job_id, ref.attempt)).items():
+    screening = screened(ports, ref, agent, space)
+    summary["screening"] = screening.report
+    for name, rows in screening.rows.items():
         spec = agent.task(name)
         known = _champion_labels(ports, ref.agent, name)
         choice = _choose(spec, rows, known)
         if choice.set_aside:
             ids = [row.example_id for row in choice.set_aside]
             ports.buffer.set_aside(ref.job_id, ref.attempt, ids, state="held", reason="new_label_waiting")
-        apart = separate(choice.rows, ports.buffer.holdout(ref.agent, name, started, agent.selection.holdout_max))
+        held_out = ports.buffer.holdout(ref.agent, name, started, agent.selection.holdout_max)
+        apart = separate(choice.rows, screening.holdout(ports, name, held_out))
         if apart.dropped:
             ids = [row.example_id for row in apart.dropped]
             ports.buffer.set_aside(ref.job_id, ref.attempt, ids, state="superseded", reason="near_duplicate_of_holdout")
@@ -64,7 +68,9 @@ def select(ports: Ports, ref: BatchRef) -> list[str]:
         }  # fmt: skip
         chosen.append(name)
     if not chosen:
-        raise EmptyBatch("no row of the batch can be trained: all wait for a new label's minimum or repeat the holdout")
+        raise EmptyBatch(
+            "no row of the batch can be trained: all wait for a person or a new label's minimum, or repeat the holdout"
+        )
     if champion is not None:  # where production says that it errs
         rates = ports.rollouts.error_rates(ref.agent, champion[0])
         summary["production_errors"] = {one.task: {"judged": one.judged, "rate": round(one.rate, 4)} for one in rates}
@@ -104,7 +110,9 @@ def _write_task(
 
 
 def _dataset_record(space: Workspace, summary: dict[str, Any]) -> dict[str, Any]:
-    record: dict[str, Any] = {key: summary[key] for key in ("tasks", "champion", "production_errors") if key in summary}
+    record: dict[str, Any] = {
+        key: summary[key] for key in ("tasks", "champion", "production_errors", "screening") if key in summary
+    }
     for part in ("new", "replay", "holdout"):
         ids = sorted(str(row.example_id) for task in summary["tasks"] for row in space.read_rows(f"{task}/{part}.json"))
         record[part] = {"count": len(ids), "digest": hashlib.sha256("\n".join(ids).encode()).hexdigest()}

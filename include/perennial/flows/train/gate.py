@@ -13,6 +13,7 @@ from perennial.flows.train.evaluate import gate_settings
 from perennial.flows.workspace import Workspace
 from perennial.gates.report import judge
 from perennial.gates.scores import Evaluation
+from perennial.selection.page import screening_page
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def gate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
         major=bool(new_labels),
     )
     ports.jobs.add_cost(ref.job_id, ref.attempt, {"gate": time.monotonic() - began})
-    record = {**report.as_dict(), "new_labels": new_labels}
+    record = {**report.as_dict(), "new_labels": new_labels, "screening": selection.get("screening", {})}
     stored = ports.ledger.add_gate_report(
         agent=ref.agent, job_id=ref.job_id, attempt=ref.attempt, content_digest=evaluation["content_digest"],
         action=report.action, report=record,
@@ -46,6 +47,6 @@ def gate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
         detail={"summary": report.summary, "content_digest": evaluation["content_digest"]},
     )  # fmt: skip
     return {
-        "action": report.action.value, "summary": report.summary, "text": report.as_text(),
+        "action": report.action.value, "summary": report.summary, "text": report.as_text() + screening_page(record["screening"]),
         "content_digest": evaluation["content_digest"], "major": bool(new_labels),
     }  # fmt: skip

@@ -1,0 +1,142 @@
+"""Where rows came from and what waits for its source's share: laws of both forms of the buffer."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from perennial.domain.example import Example
+from perennial.domain.origin import REFUSED, SOURCE_CAP
+from perennial.domain.words import JobStatus, Source
+from perennial.errors import StaleClaim
+from tests.contract.test_stores import TASK, Store, correction, record, row
+from tests.contract.test_stores import store as store  # the fixture: each law is met by both forms
+
+pytestmark = pytest.mark.req("J49", "K24")
+
+
+def rows_of(source: str, count: int, start: int = 0) -> list[Example]:
+    return [row(f"{source} says {number}", source_id=source) for number in range(start, start + count)]
+
+
+def test_the_origin_says_way_in_sender_and_since_when(store: Store) -> None:
+    before = datetime.now(UTC)
+    old, new = row("first", source_id="jane"), row("second", source_id="jane", source=Source.FEEDBACK)
+    other = correction("third", "bad")
+    for one in (old, new, other):
+        store.buffer.add(one)
+    found = store.buffer.origins([new.example_id, other.example_id, UUID(int=1)])
+    assert set(found) == {new.example_id, other.example_id}
+    assert (found[new.example_id].kind, found[new.example_id].source_id) == (Source.FEEDBACK, "jane")
+    assert (found[other.example_id].kind, found[other.example_id].source_id) == (Source.CORRECTION, "")
+    first = store.buffer.origins([old.example_id])[old.example_id].first_seen
+    assert found[new.example_id].first_seen == first  # since the sender's first row, not this one's
+    assert (
+        before - timedelta(seconds=5) < first < datetime.now(UTC) + timedelta(seconds=5)
+    )  # T0 of the row counts for nothing
+
+
+def test_a_sender_is_new_for_each_agent_and_cannot_date_itself_back(store: Store) -> None:
+    store.buffer.sync_agents([record(), record("other")])
+    here, there = row("a", source_id="jane"), row("a", source_id="jane", agent="other")
+    store.buffer.add(here)
+    store.buffer.add(there)
+    found = store.buffer.origins([here.example_id, there.example_id])
+    assert found[here.example_id].first_seen < found[there.example_id].first_seen
+    assert found[here.example_id].first_seen > here.created_at + timedelta(days=30)
+
+
+def test_a_label_of_the_models_own_making_never_enters_the_holdout(store: Store) -> None:
+    store.buffer.sync_agents([record(holdout=0.999)])
+    own = row("its own answer", "good", predicted_output="good")
+    other = row("another answer", "good", predicted_output="bad")
+    outcome = row("an outcome", "good", predicted_output="good", source=Source.SAMPLE)
+    told = row("told", "good", predicted_output="good", source=Source.FEEDBACK)
+    store.buffer.add_many([own, other, outcome, told])
+    store.admit()
+    kept = {one.text for one in store.buffer.holdout("scout", TASK, datetime.now(UTC) + timedelta(minutes=1), 100)}
+    assert kept == {"another answer", "an outcome", "told"}
+    found = store.buffer.origins([one.example_id for one in (own, other, outcome, told)])
+    assert {identity for identity, origin in found.items() if origin.self_labelled} == {own.example_id}
+
+
+def capped(store: Store, count: int, source: str = "eve", start: int = 0) -> list[Example]:
+    """Rows of a source that one training held back."""
+    rows = rows_of(source, count, start)
+    store.buffer.add_many(rows)
+    store.admit()
+    job, attempt = store.start(f"held-{source}-{start}")
+    store.buffer.claim("scout", job, attempt, 1000)
+    ids = [one.example_id for one in rows]
+    assert store.buffer.set_aside(job, attempt, ids, state="held", reason=SOURCE_CAP) == count
+    store.buffer.finish(job, attempt, JobStatus.CANCELLED)
+    return rows
+
+
+def test_capped_rows_call_for_no_training_and_join_the_next_one_as_far_as_it_has_room(store: Store) -> None:
+    store.buffer.sync_agents([record(threshold=5)])
+    eve = capped(store, 30)
+    capped(store, 30, start=30)
+    assert not store.buffer.due("scout").due
+    store.buffer.add_many(rows_of("desk", 100))
+    store.admit()
+    job, attempt = store.start()
+    store.buffer.claim("scout", job, attempt, 1000)
+    assert store.buffer.recall_capped("scout", job, attempt, share=0.02, most=0.05) == 2
+    assert (
+        store.buffer.recall_capped("scout", job, attempt, share=0.02, most=0.05) == 0
+    )  # a repeat finds the room taken
+    joined = {one.text for one in store.buffer.claimed_rows(job, attempt) if one.source_id == "eve"}
+    assert joined <= {one.input_text for one in eve}  # the oldest first
+    with pytest.raises(StaleClaim):
+        store.buffer.recall_capped("scout", job, attempt + 1, share=0.02, most=0.05)
+
+
+def test_all_sources_together_join_by_their_common_share_in_turns(store: Store) -> None:
+    for source in ("eve", "mallory", "trudy"):
+        capped(store, 10, source)
+    store.buffer.add_many(rows_of("desk", 100))
+    store.admit()
+    job, attempt = store.start()
+    store.buffer.claim("scout", job, attempt, 1000)
+    assert store.buffer.recall_capped("scout", job, attempt, share=0.02, most=0.05) == 5
+    senders = [one.source_id for one in store.buffer.claimed_rows(job, attempt) if one.source_id != "desk"]
+    assert sorted(senders) == ["eve", "eve", "mallory", "mallory", "trudy"]
+
+
+def test_a_small_claim_has_no_room(store: Store) -> None:
+    capped(store, 30)
+    store.buffer.add_many(rows_of("desk", 49))
+    store.admit()
+    job, attempt = store.start()
+    store.buffer.claim("scout", job, attempt, 1000)
+    assert store.buffer.recall_capped("scout", job, attempt, share=0.02, most=0.05) == 0
+
+
+def test_a_correction_overtakes_what_is_held(store: Store) -> None:
+    eve = capped(store, 3)
+    store.buffer.add(correction(eve[0].input_text, "bad"))
+    store.buffer.add_many(rows_of("desk", 200))
+    store.admit()
+    assert store.state(eve[0]) == "superseded"
+    job, attempt = store.start()
+    store.buffer.claim("scout", job, attempt, 1000)
+    assert store.buffer.recall_capped("scout", job, attempt, share=0.02, most=0.05) == 2
+
+
+def test_what_is_held_is_told_by_task_reason_and_source(store: Store) -> None:
+    capped(store, 4)
+    capped(store, 2, "mallory")
+    found = [(line.task, line.reason, line.source_id, line.rows) for line in store.buffer.held("scout")]
+    assert found == [(TASK, SOURCE_CAP, "eve", 4), (TASK, SOURCE_CAP, "mallory", 2)]
+    store.buffer.add_many(rows_of("desk", 7))
+    store.admit()
+    job, attempt = store.start()
+    for _ in range(2):
+        store.buffer.claim("scout", job, attempt, 1000)
+        store.buffer.give_back(job, attempt, refused=True, reason="held: a slice fell")
+    assert (TASK, REFUSED, "desk", 7) in [
+        (one.task, one.reason, one.source_id, one.rows) for one in store.buffer.held("scout")
+    ]
