@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -12,7 +12,17 @@ from perennial.domain.job import JobRequest
 from perennial.domain.words import JobStatus, Mode, Reason
 from perennial.ingest.memory import MemoryBuffer
 from perennial.ingest.postgres import PostgresBuffer
-from perennial.ingest.results import AddResult, Due, Job, Offset, Performance, Rejection, StoredExample, TaskLimits
+from perennial.ingest.results import (
+    AddResult,
+    Due,
+    Job,
+    Offset,
+    Performance,
+    Rejection,
+    StoredCorrection,
+    StoredExample,
+    TaskLimits,
+)
 
 __all__ = ["BufferStore", "MemoryBuffer", "PostgresBuffer"]
 
@@ -42,7 +52,9 @@ class BufferStore(Protocol):
     def open_job(self, request: JobRequest) -> UUID: ...
     def start_attempt(self, job_id: UUID, lease_seconds: float) -> int | None: ...
     def renew(self, job_id: UUID, attempt: int, seconds: float) -> None: ...
-    def claim(self, agent: str, job_id: UUID, attempt: int, limit: int) -> list[TrainingRow]: ...
+    def claim(
+        self, agent: str, job_id: UUID, attempt: int, limit: int, *, urgent: bool = False
+    ) -> list[TrainingRow]: ...
     def claimed_rows(self, job_id: UUID, attempt: int) -> tuple[TrainingRow, ...]: ...
     def advance(self, job_id: UUID, attempt: int, status: JobStatus) -> None: ...
     def update_job_record(
@@ -51,7 +63,9 @@ class BufferStore(Protocol):
     ) -> None: ...  # fmt: skip
     def set_aside(self, job_id: UUID, attempt: int, ids: Sequence[UUID], *, state: str, reason: str) -> int: ...
     def settle_trained(self, job_id: UUID, attempt: int, version: str) -> int: ...
-    def give_back(self, job_id: UUID, attempt: int, *, refused: bool, reason: str) -> int: ...
+    def give_back(
+        self, job_id: UUID, attempt: int, *, refused: bool, reason: str, spared: Collection[UUID] = ()
+    ) -> int: ...
     def finish(
         self, job_id: UUID, attempt: int, status: JobStatus, *, note: str = "", error: str | None = None,
         version: str | None = None,
@@ -82,6 +96,7 @@ class BufferStore(Protocol):
     def counts(self, agent: str) -> dict[tuple[str, str], int]: ...
     def example(self, example_id: UUID) -> StoredExample | None: ...
     def waiting(self) -> dict[str, int]: ...
+    def corrections(self, agent: str, limit: int = 1000) -> tuple[StoredCorrection, ...]: ...
     def corrections_by_tag(self, agent: str) -> dict[str, dict[str, int]]: ...
     def record_performance(
         self, *, agent: str, model_name: str, before: float | None, after: float | None, examples: int, rollback: bool,

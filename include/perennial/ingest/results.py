@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from perennial.domain.example import TrainingRow
 from perennial.domain.words import JSON, JobStatus, Reason, State
 
 
@@ -69,6 +70,21 @@ class StoredExample:
     source: str
     reason: str
     model_version: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredCorrection:
+    """One correction and what became of it. ``row.text`` is redacted, and empty until the row is admitted.
+
+    ``learned``: the version that answered it right first; ``version``: the one that was trained on it.
+    """
+
+    row: TrainingRow
+    state: State
+    learned: str | None
+    version: str | None
+    refusals: int
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
