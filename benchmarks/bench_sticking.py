@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from machine import spread, table
 
 from perennial.demo.stream import NewsStream
 from tests import postgres_fixture
-from tests.acceptance.sticking import Sticking, Truth, correct_one_by_one, training_share
+from tests.acceptance.sticking import Step, Sticking, Truth, correct_one_by_one, training_share
 from tests.acceptance.world import make_world
 
 HOLDOUT = 0.35  # of the start rows, for the gates
@@ -59,10 +60,17 @@ def main() -> None:
     test, rest = truths[: chosen.test], truths[chosen.test :]
     start = training_share(rest, HOLDOUT, chosen.rows)
     with deployment(settings) as world:
-        found = correct_one_by_one(world, start=start, later=rest[len(start) :], test=test, count=chosen.count)
+        found = correct_one_by_one(
+            world, start=start, later=rest[len(start) :], test=test, count=chosen.count, say=tell
+        )
     show(found, chosen)
     if chosen.json:
         chosen.json.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
+
+
+def tell(step: Step) -> None:
+    """One line while it goes on."""
+    print("right" if step.right else "WRONG", f"{step.seconds:.1f} s", step.reason, file=sys.stderr, flush=True)
 
 
 def read(path: Path, seed: int) -> list[Truth]:

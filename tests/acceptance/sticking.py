@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -50,8 +50,9 @@ class Sticking:
 
 
 def correct_one_by_one(
-    world: World, *, start: Sequence[Truth], later: Sequence[Truth], test: Sequence[Truth], count: int
-) -> Sticking:
+    world: World, *, start: Sequence[Truth], later: Sequence[Truth], test: Sequence[Truth], count: int,
+    say: Callable[[Step], None] = lambda step: None,
+) -> Sticking:  # fmt: skip
     """Train a champion from ``start``; then ``count`` times correct the next text of ``later`` that the champion answers wrong.
 
     Each correction goes admit, claim, fast_lane, register, settle, promote. Nothing of ``test`` is ever shown to the system.
@@ -67,6 +68,7 @@ def correct_one_by_one(
         truth = _wrongly_answered(world, waiting)
         found.steps.append(_correct(world, truth, done))
         done.append(truth)
+        say(found.steps[-1])
     found.after = _accuracy(world, test)
     found.right_at_end = sum(_right(_champion(world), done))
     return found

@@ -642,7 +642,8 @@ def test_each_correction_says_what_became_of_it(store: Store) -> None:
     learned, missed, old, new = (
         correction("Rates fell.", "good"), correction("Oil rose.", "bad", 1), correction("Gold.", "x"), correction("Gold.", "y"),
     )  # fmt: skip
-    store.buffer.add_many([row("no correction"), learned, missed])
+    for one in (row("no correction"), learned, missed):
+        store.buffer.add(one)
     assert [one.row.text for one in store.buffer.corrections("scout")] == [
         "",
         "",
