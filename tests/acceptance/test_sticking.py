@@ -14,7 +14,7 @@ from tests.acceptance import sticking
 from tests.acceptance.sticking import Truth, correct_one_by_one, training_share
 from tests.acceptance.world import World
 
-EARLY = tuple(topic for topic in TOPICS if topic != LATE_TOPIC)
+EARLY = tuple(topic for topic in TOPICS if topic != LATE_TOPIC)[:3]  # few, so that each has the rows of a slice
 
 
 def _truths(count: int, period: float) -> list[Truth]:
@@ -24,12 +24,12 @@ def _truths(count: int, period: float) -> list[Truth]:
 
 @pytest.mark.req("J33", "J49", "K43")
 def test_five_corrections_are_learned_one_by_one_and_ten_at_once_do_not_block_each_other(world: World) -> None:
-    start = training_share(_truths(220, 0.0), 0.35, 120)
-    later = _truths(200, 0.9)
-    found = correct_one_by_one(world, start=start, later=later, test=_truths(100, 0.2), count=5)
-    assert (found.rows, found.right, found.right_at_end, found.unlearned) == (120, 5, 5, 0), found.steps
+    start = training_share(_truths(240, 0.0), 0.35, 130)
+    later = _truths(180, 0.9)
+    found = correct_one_by_one(world, start=start, later=later, test=_truths(60, 0.2), count=5)
+    assert (found.rows, found.right, found.right_at_end, found.unlearned) == (130, 5, 5, 0), found.steps
     assert [step.promoted for step in found.steps] == [True] * 5
-    assert found.after >= found.before - 0.03
+    assert found.after >= found.before - 0.04
 
     # ten at once: an accent is all that tells two of them apart, the encoder does not see it, and their labels differ
     champion = sticking._champion(world)
