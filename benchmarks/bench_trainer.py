@@ -17,10 +17,10 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 from uuid import UUID
 
@@ -167,6 +167,25 @@ def batch_update(bench: Bench, champion: Artefact, rows: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def ewc_time(bench: Bench, champion: Artefact, rounds: int) -> dict[str, Any]:
+    """A batch update of 50 new and 200 replayed rows with EWC beside the same without, taking turns in one process.
+
+    Processor seconds, since others may use the machine; the Fisher diagonal is part of the update.
+    """
+    plain = replace(bench, trainer=replace(bench.trainer, head_penalty=0.0, pull=0.0, encoder_penalty=0.0))
+    took: dict[str, list[float]] = {"EWC": [], "plain": []}
+    for number in range(rounds):
+        turns = [("EWC", bench), ("plain", plain)]
+        for name, kind in turns if number % 2 else reversed(turns):
+            began = process_time()
+            kind.fit(bench.later[:50], champion.path, Mode.BATCH, seed=1)
+            took[name].append(process_time() - began)
+    return {
+        "rounds": rounds, "EWC, processor s, median": median(took["EWC"]), "plain, processor s, median": median(took["plain"]),
+        "EWC over plain": median(took["EWC"]) / median(took["plain"]),
+    }  # fmt: skip
+
+
 def corrected(row: TrainingRow) -> TrainingRow:
     """The row as an urgent correction."""
     return TrainingRow(
@@ -213,6 +232,7 @@ def main() -> None:
     parser.add_argument("--holdout", type=int, default=1000)
     parser.add_argument("--corrections", type=int, default=30)
     parser.add_argument("--batch-rows", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=5, help="of EWC beside plain")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the trainer")
     parser.add_argument("--json", type=Path)
@@ -247,6 +267,7 @@ def run(
         "corrections, each alone": lambda: corrections(bench, champion, chosen.corrections),
         "corrections, one after another": lambda: sequence(bench, champion, chosen.corrections),
         "threshold updates": lambda: thresholds(bench, champion, 50),
+        "EWC beside plain fine-tuning": lambda: ewc_time(bench, champion, chosen.rounds),
         "batch update": lambda: batch_update(bench, champion, chosen.batch_rows),
     }
     found = {}

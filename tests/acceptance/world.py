@@ -99,11 +99,11 @@ class World:
         return rollout.full(self.ports, ref)
 
 
-def make_world(database: Database, folder: Path) -> World:
-    """A fresh deployment with one agent."""
+def make_world(database: Database, folder: Path, declared: str = FLEET) -> World:
+    """A fresh deployment with one agent, ``scout``, whose fleet file is ``declared``."""
     fleet = folder / "fleet"
     fleet.mkdir(parents=True)
-    (fleet / "scout.py").write_text(FLEET)
+    (fleet / "scout.py").write_text(declared)
     private, public = folder / "keys" / "signing.pem", folder / "keys" / "verify.pem"
     make_key_pair(private, public, "test-password")
     settings = Settings(

@@ -626,6 +626,80 @@ def test_a_job_keeps_what_the_person_who_asked_for_it_said(store: Store) -> None
     assert store.buffer.job(store.buffer.open_job(wish)).config == {"why": wish.why, "overrides": {"epochs": 2}}
 
 
+@pytest.mark.req("J33", "J35")
+def test_an_urgent_claim_takes_corrections_alone_and_the_rest_goes_on_waiting(store: Store) -> None:
+    store.buffer.sync_agents([record(threshold=4, holdout=0.5)])
+    ordinary = [row(f"text {n}") for n in range(12)]
+    fixes = [correction("Rates fell.", "good"), correction("Oil rose.", "bad", 3)]
+    store.buffer.add_many([*ordinary, correction("Gold fell.", "bad", 1), *fixes])
+    store.admit()
+    job_id, attempt = store.start()
+    claimed = store.buffer.claim("scout", job_id, attempt, 100, urgent=True)
+    assert [one.text for one in claimed] == ["Oil rose.", "Rates fell."]
+    assert store.buffer.claim("scout", job_id, attempt, 100) == claimed  # a repeat finds the same
+    store.buffer.settle_trained(job_id, attempt, "1.0.1")
+    store.buffer.finish(job_id, attempt, JobStatus.COMPLETED, version="1.0.1")
+    due = store.buffer.due("scout")  # rows of the holdout that came in count as before
+    assert (due.reason, due.corrections) == (Reason.THRESHOLD, 0)
+    assert sum(store.state(one) == "ready" for one in ordinary) == 12
+    job_id, attempt = store.start("run2")
+    assert store.buffer.claim("scout", job_id, attempt, 100, urgent=True) == []
+
+
+@pytest.mark.req("J33")
+def test_of_a_refused_batch_only_the_guilty_rows_are_refused_and_they_are_tried_again_by_themselves(
+    store: Store,
+) -> None:
+    fixes = [correction(f"text {n}", "good") for n in range(3)]
+    store.buffer.add_many(fixes)
+    store.admit()
+    ids = [one.example_id for one in fixes]
+    job_id, attempt = store.start("run0")
+    assert len(store.buffer.claim("scout", job_id, attempt, 10, urgent=True)) == 3
+    assert store.buffer.give_back(job_id, attempt, refused=True, reason="held: x", spared=ids[1:]) == 3
+    store.buffer.finish(job_id, attempt, JobStatus.COMPLETED)
+    assert {one.row.example_id: (one.refusals, one.reason) for one in store.buffer.corrections("scout")} == {
+        ids[0]: (1, "held: x"), ids[1]: (0, ""), ids[2]: (0, ""),
+    }  # fmt: skip
+    job_id, attempt = store.start("run1")
+    assert {one.example_id for one in store.buffer.claim("scout", job_id, attempt, 10, urgent=True)} == set(ids[1:])
+    store.buffer.settle_trained(job_id, attempt, "1.0.1")
+    store.buffer.finish(job_id, attempt, JobStatus.COMPLETED, version="1.0.1")
+    job_id, attempt = store.start("run2")
+    assert [one.example_id for one in store.buffer.claim("scout", job_id, attempt, 10, urgent=True)] == ids[:1]
+    store.buffer.give_back(job_id, attempt, refused=True, reason="held: x")
+    store.buffer.finish(job_id, attempt, JobStatus.COMPLETED)
+    assert store.state(fixes[0]) == "held"
+
+
+@pytest.mark.req("J33", "J30")
+def test_each_correction_says_what_became_of_it(store: Store) -> None:
+    learned, missed, old, new = (
+        correction("Rates fell.", "good"), correction("Oil rose.", "bad", 1), correction("Gold.", "x"), correction("Gold.", "y"),
+    )  # fmt: skip
+    for one in (row("no correction"), learned, missed):
+        store.buffer.add(one)
+    assert [one.row.text for one in store.buffer.corrections("scout")] == [
+        "",
+        "",
+    ]  # nothing is read before it is redacted
+    store.train("run1", "1.0.1")
+    store.buffer.mark_learned([learned.example_id], "1.0.1")
+    store.buffer.add(old)
+    store.buffer.add(new)
+    found = store.buffer.corrections("scout")
+    assert [(one.row.example_id, one.row.priority, one.state.value, one.learned, one.version) for one in found] == [
+        (new.example_id, 2, "raw", None, None),
+        (old.example_id, 2, "superseded", None, None),
+        (missed.example_id, 1, "trained", None, "1.0.1"),
+        (learned.example_id, 2, "trained", "1.0.1", "1.0.1"),
+    ]
+    assert [one.row.text for one in found[2:]] == ["Oil rose.", "Rates fell."]
+    assert found[3].row.created_at == T0
+    assert [one.row.example_id for one in store.buffer.corrections("scout", 1)] == [new.example_id]
+    assert store.buffer.corrections("nobody") == ()
+
+
 def test_a_claimed_row_that_was_corrected_does_not_come_back(store: Store) -> None:
     one = row("Rates fell.", "bad")
     store.buffer.add(one)

@@ -32,6 +32,15 @@ class Priority(IntEnum):
     CRITICAL = 3
 
 
+class CorrectionOutcome(StrEnum):
+    """What became of a correction."""
+
+    LEARNED = "learned"
+    NOT_LEARNED = "not learned"
+    WAITING = "waiting"
+    SUPERSEDED = "superseded"  # a newer correction of the same input counts
+
+
 class Source(StrEnum):
     """How an example came in."""
 

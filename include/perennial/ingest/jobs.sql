@@ -50,9 +50,13 @@ WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND status IN ('validating',
 SELECT 1 FROM perennial.jobs WHERE job_id = %(job_id)s AND attempt = %(attempt)s
 -- name: claim
 -- Walks examples_claimable from its best end. Rows that a correction overtook unseen (both were being written at once) leave here.
+-- An urgent claim (least > 0) takes the rows that were refused least often: what was refused is tried again by itself.
 WITH best AS (
     SELECT example_id, id, input_digest, correction FROM perennial.examples
-    WHERE agent = %(agent)s AND state = 'ready' AND NOT holdout
+    WHERE agent = %(agent)s AND state = 'ready' AND NOT holdout AND priority >= %(least)s
+      AND (%(least)s = 0 OR refusals = (
+          SELECT min(refusals) FROM perennial.examples
+          WHERE agent = %(agent)s AND state = 'ready' AND NOT holdout AND priority >= %(least)s))
     ORDER BY priority DESC, importance DESC, uncertainty DESC, created_at DESC, id DESC
     LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), judged AS (
@@ -88,11 +92,15 @@ WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND state = 'claimed'
 UPDATE perennial.jobs SET version = %(version)s, example_count = CASE WHEN %(count)s > 0 THEN %(count)s ELSE example_count END
 WHERE job_id = %(job_id)s RETURNING example_count
 -- name: give_back
+-- Spared rows wait again as they were: they were in a refused batch and not to blame.
 UPDATE perennial.examples SET
-    refusals = refusals + %(refusals)s,
-    state = CASE WHEN superseded_by IS NOT NULL THEN 'superseded' WHEN refusals + %(refusals)s >= %(most)s THEN 'held'
+    refusals = CASE WHEN example_id = ANY (%(spared)s::uuid[]) THEN refusals ELSE refusals + %(refusals)s END,
+    state = CASE WHEN superseded_by IS NOT NULL THEN 'superseded'
+                 WHEN refusals + %(refusals)s >= %(most)s AND example_id <> ALL (%(spared)s::uuid[]) THEN 'held'
                  ELSE 'ready' END::perennial.example_state,
-    reason = CASE WHEN superseded_by IS NOT NULL THEN 'corrected' ELSE %(reason)s END, job_id = NULL, attempt = NULL
+    reason = CASE WHEN superseded_by IS NOT NULL THEN 'corrected' WHEN example_id = ANY (%(spared)s::uuid[]) THEN reason
+                  ELSE %(reason)s END,
+    job_id = NULL, attempt = NULL
 WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND state = 'claimed'
 RETURNING state::text AS state
 -- name: holdout_with_batch

@@ -17,7 +17,16 @@ from perennial.ingest.memory_origins import MemoryOrigins
 from perennial.ingest.memory_rows import MemoryState, Row, content_digest, digest_of, now
 from perennial.ingest.postgres_intake import is_correction, rounds_of, warn_of_eviction
 from perennial.ingest.postgres_jobs import WITH_HELD_BATCH
-from perennial.ingest.results import AddResult, KnownRow, Offset, Performance, Rejection, StoredExample, TaskLimits
+from perennial.ingest.results import (
+    AddResult,
+    KnownRow,
+    Offset,
+    Performance,
+    Rejection,
+    StoredCorrection,
+    StoredExample,
+    TaskLimits,
+)
 
 
 class MemoryBuffer(MemoryOrigins):
@@ -268,6 +277,18 @@ class MemoryBuffer(MemoryOrigins):
             for agent, record in sorted(self.state.agents.items())
             if record["active"]
         }
+
+    def corrections(self, agent: str, limit: int = 1000) -> tuple[StoredCorrection, ...]:
+        """The agent's corrections with what became of them, newest first."""
+        with self.state.lock:
+            rows = sorted(self.state.of(agent), key=lambda row: row.number, reverse=True)
+            return tuple(
+                StoredCorrection(
+                    row=row.as_training_row(), state=row.state, learned=row.learned, version=row.model_version,
+                    refusals=row.refusals, reason=row.reason,
+                )
+                for row in [row for row in rows if row.correction][:limit]
+            )  # fmt: skip
 
     def corrections_by_tag(self, agent: str) -> dict[str, dict[str, int]]:
         """Corrections by tag and state."""

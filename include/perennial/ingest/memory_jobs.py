@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from perennial.domain.example import TrainingRow
 from perennial.domain.job import JobRequest
-from perennial.domain.words import JobStatus, Mode, Reason, State
+from perennial.domain.words import JobStatus, Mode, Priority, Reason, State
 from perennial.errors import StaleClaim, StoreError
 from perennial.ingest.memory_rows import MemoryState, Row, now
 from perennial.ingest.postgres_jobs import MOST_REFUSALS, WITH_HELD_BATCH, config_of, job_id_of
@@ -97,18 +97,22 @@ class MemoryJobs:
             raise StaleClaim("this attempt lost its job to another one or to its lease; it must stop and write nothing")
         return job
 
-    def claim(self, agent: str, job_id: UUID, attempt: int, limit: int) -> list[TrainingRow]:
-        """Take the best ready rows."""
+    def claim(self, agent: str, job_id: UUID, attempt: int, limit: int, *, urgent: bool = False) -> list[TrainingRow]:
+        """Take the best ready rows, or the urgent ones alone."""
         with self.state.lock:
             self._fence(job_id, attempt)
             if not self._claimed(job_id):
                 ready = [row for row in self.state.of(agent) if row.state is State.READY and not row.holdout]
+                if urgent:
+                    ready = [row for row in ready if row.example.priority >= Priority.HIGH]
+                    fewest = min((row.refusals for row in ready), default=0)
+                    ready = [row for row in ready if row.refusals == fewest]
                 for row in sorted(ready, key=lambda row: row.worth, reverse=True)[:limit]:
                     row.state, row.job_id, row.attempt = State.CLAIMED, job_id, attempt
                 uncounted = [
                     row
                     for row in self.state.of(agent)
-                    if row.holdout and row.job_id is None and row.state is State.READY
+                    if row.holdout and row.job_id is None and row.state is State.READY and not urgent
                 ]
                 for row in uncounted[:limit]:
                     row.job_id = job_id
@@ -165,13 +169,17 @@ class MemoryJobs:
                 job_id, version=version, example_count=len(rows) or job.example_count
             ).example_count
 
-    def give_back(self, job_id: UUID, attempt: int, *, refused: bool, reason: str) -> int:
+    def give_back(
+        self, job_id: UUID, attempt: int, *, refused: bool, reason: str, spared: Collection[UUID] = ()
+    ) -> int:
         """Let the claimed rows wait again; refused twice they are held."""
         with self.state.lock:
             self._fence(job_id, attempt)
             rows = self._claimed(job_id)
             for row in rows:
                 self.state.release(row)
+                if row.example.example_id in set(spared):
+                    continue
                 row.refusals += int(refused)
                 if row.state is State.READY:
                     row.reason = reason

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from perennial.domain.example import TrainingRow
 from perennial.domain.job import JobRequest
-from perennial.domain.words import JobStatus, Mode, Reason, State
+from perennial.domain.words import JobStatus, Mode, Priority, Reason, State
 from perennial.errors import StaleClaim, StoreError
 from perennial.ingest.results import Due, Job
 from perennial.storage.database import Database
@@ -134,18 +134,22 @@ class PostgresJobs:
                 raise StaleClaim(_STALE)
             yield connection, job
 
-    def claim(self, agent: str, job_id: UUID, attempt: int, limit: int) -> list[TrainingRow]:
+    def claim(self, agent: str, job_id: UUID, attempt: int, limit: int, *, urgent: bool = False) -> list[TrainingRow]:
         """Take the best ``limit`` ready rows: by priority, importance, uncertainty, newest first. Claims never overlap.
 
-        An attempt whose job holds rows already gets those back. StaleClaim when the attempt is no longer the job's.
+        ``urgent``: rows of priority 2 and above alone, those that were never refused first; what else came in goes on
+        waiting for its threshold, the holdout's newcomers too. An attempt whose job holds rows already gets those back.
+        StaleClaim when the attempt is no longer the job's.
         """
-        values = {"agent": agent, "job_id": job_id, "attempt": attempt, "limit": limit}
+        least = int(Priority.HIGH) if urgent else 0
+        values = {"agent": agent, "job_id": job_id, "attempt": attempt, "limit": limit, "least": least}
         with self._fenced(job_id, attempt) as (connection, _job):
             held = connection.execute(self._jobs["claimed_rows"], values).fetchall()
             if not held:
                 connection.execute(self._jobs["claim"], values)
                 held = connection.execute(self._jobs["claimed_rows"], values).fetchall()
-                connection.execute(self._jobs["count_holdout"], values)
+                if not urgent:
+                    connection.execute(self._jobs["count_holdout"], values)
                 connection.execute(self._jobs["note_claim"], {"job_id": job_id, "count": len(held)})
         return [training_row(row) for row in held]
 
@@ -192,16 +196,19 @@ class PostgresJobs:
             row = connection.execute(self._jobs["note_version"], {**values, "count": count}).fetchone()
         return int(row["example_count"]) if row else count
 
-    def give_back(self, job_id: UUID, attempt: int, *, refused: bool, reason: str) -> int:
+    def give_back(
+        self, job_id: UUID, attempt: int, *, refused: bool, reason: str, spared: Collection[UUID] = ()
+    ) -> int:
         """Let the claimed rows wait again; refused twice they are ``held`` for a person. Returns how many moved.
 
-        Once rows are held, the holdout rows that came with them count in no evaluation until a person releases them: a
-        poisoned batch is poisoned in its holdout too.
+        ``spared`` rows were in the refused batch without being to blame: their refusal does not count. Once rows are held,
+        the holdout rows that came with them count in no evaluation until a person releases them: a poisoned batch is poisoned
+        in its holdout too.
         """
         with self._fenced(job_id, attempt) as (connection, _job):
             values = {
                 "job_id": job_id, "attempt": attempt, "refusals": int(refused),
-                "most": MOST_REFUSALS if refused else 10**6, "reason": reason, "jobs": [job_id],
+                "most": MOST_REFUSALS if refused else 10**6, "reason": reason, "jobs": [job_id], "spared": list(spared),
             }  # fmt: skip
             moved = [row["state"] for row in connection.execute(self._jobs["give_back"], values).fetchall()]
             if State.HELD.value in moved:

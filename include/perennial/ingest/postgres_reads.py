@@ -10,7 +10,7 @@ from uuid import UUID
 from perennial.domain.example import TrainingRow
 from perennial.domain.words import State
 from perennial.ingest.postgres_jobs import training_row
-from perennial.ingest.results import KnownRow, Performance, StoredExample
+from perennial.ingest.results import KnownRow, Performance, StoredCorrection, StoredExample
 from perennial.storage.database import Database
 from perennial.storage.queries import load
 
@@ -75,6 +75,18 @@ class PostgresReads:
         """Agents that train now."""
         with self._database.connection() as connection:
             return [row["agent"] for row in connection.execute(self._reads["running"])]
+
+    def corrections(self, agent: str, limit: int = 1000) -> tuple[StoredCorrection, ...]:
+        """The agent's corrections with what became of them, newest first."""
+        with self._database.connection() as connection:
+            rows = connection.execute(self._reads["corrections"], {"agent": agent, "limit": limit}).fetchall()
+        return tuple(
+            StoredCorrection(
+                row=training_row(row), state=State(row["state"]), learned=row["learned"], version=row["model_version"],
+                refusals=row["refusals"], reason=row["reason"],
+            )
+            for row in rows
+        )  # fmt: skip
 
     def corrections_by_tag(self, agent: str) -> dict[str, dict[str, int]]:
         """Corrections by their tag (manual, qa, ...) and state."""

@@ -29,6 +29,10 @@ FROM perennial.examples WHERE agent = %(agent)s GROUP BY 1, 2
 SELECT a.agent, w.n AS waiting FROM perennial.agents a
 CROSS JOIN LATERAL (SELECT count(*)::integer AS n FROM perennial.waiting e WHERE e.agent = a.agent) w
 WHERE a.active ORDER BY a.agent
+-- name: corrections
+SELECT example_id, task, coalesce(input_text, '') AS input_text, expected_output, priority, correction, source_id, created_at,
+       state::text AS state, learned, model_version, refusals, reason
+FROM perennial.examples WHERE agent = %(agent)s AND correction ORDER BY id DESC LIMIT %(limit)s
 -- name: corrections_by_tag
 SELECT tag, state::text AS state, count(*) AS n FROM perennial.examples WHERE agent = %(agent)s AND correction GROUP BY tag, state
 -- name: running

@@ -83,6 +83,21 @@ class KnownRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StoredCorrection:
+    """One correction and what became of it. ``row.text`` is redacted, and empty until the row is admitted.
+
+    ``learned``: the version that answered it right first; ``version``: the one that was trained on it.
+    """
+
+    row: TrainingRow
+    state: State
+    learned: str | None
+    version: str | None
+    refusals: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TaskLimits:
     """One task as the door knows it; ``name`` is the task that an alias stands for."""
 

@@ -10,7 +10,7 @@ from perennial.domain.example import TrainingRow
 from perennial.domain.model import EmbeddingCache, Prediction, TaskBatch
 from perennial.domain.words import TaskKind
 from perennial.errors import EmptyBatch, TrainingError, UnknownLabel
-from perennial.trainers._component import Component
+from perennial.trainers._component import Saved
 from perennial.trainers._encoder import Encoder, embed
 from perennial.trainers._head import Floats, squash, with_ones
 
@@ -96,11 +96,10 @@ def merged_spread(
 class HeadPredictor:
     """A loaded head on a shared encoder; holds no mutable state, so any number of threads may ask at once."""
 
-    def __init__(
-        self, record: Component, theta: Floats, encoder: Encoder, cache: EmbeddingCache | None, max_tokens: int
-    ) -> None:
-        self._record = record
-        self._theta = theta
+    def __init__(self, saved: Saved, encoder: Encoder, cache: EmbeddingCache | None, max_tokens: int) -> None:
+        self._record = saved.record
+        self._theta = saved.theta
+        self._local = saved.local
         self._encoder = encoder
         self._cache = cache
         self._max_tokens = max_tokens
@@ -110,7 +109,7 @@ class HeadPredictor:
         if not texts:
             return []
         x = with_ones(embed(texts, self._encoder, self._cache, max_tokens=self._max_tokens))
-        p = squash(x @ self._theta / self._record.temperature)
+        p = squash((x @ self._theta + self._local.scores(x)) / self._record.temperature)
         if self._record.kind is TaskKind.SCORE:
             return self._scores(p[:, 0])
         labels = self._record.labels

@@ -20,8 +20,9 @@ from safetensors.numpy import load_file, save_file
 from perennial.domain.words import TaskKind
 from perennial.errors import TrainingError, UntrustedBundle
 from perennial.trainers._head import Floats
+from perennial.trainers._neighbourhood import Neighbourhood
 
-FORMAT = 1
+FORMAT = 2  # 2: corrections may have values of their own; 1 is read too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,23 +50,24 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Saved:
-    """A component as read: its record, ``theta`` and diagonal Fisher (both [dimension + 1, outputs]), and the head
-    file's digest.
+    """A component as read: its record, ``theta`` and diagonal Fisher (both [dimension + 1, outputs]), what its
+    corrections add, and the head file's digest.
     """
 
     record: Component
     theta: Floats
     fisher: Floats
+    local: Neighbourhood
     digest: str
 
 
-def write(folder: Path, record: Component, theta: Floats, fisher: Floats) -> None:
+def write(folder: Path, record: Component, theta: Floats, fisher: Floats, local: Neighbourhood) -> None:
     """Write the three files into an empty folder."""
     (folder / "component.json").write_text(
         json.dumps(asdict(record), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n",
         encoding="utf-8",
     )
-    save_file(_tensors(theta), folder / "head.safetensors")
+    save_file({**_tensors(theta), **_local_tensors(local)}, folder / "head.safetensors")
     save_file(_tensors(fisher), folder / "fisher.safetensors")
 
 
@@ -76,6 +78,7 @@ def read(folder: Path) -> Saved:
         record = _record(raw)
         theta, fisher = _matrix(folder / "head.safetensors"), _matrix(folder / "fisher.safetensors")
         digest = _digest(folder / "head.safetensors")
+        local = _local(folder / "head.safetensors", theta)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UntrustedBundle(
             f"the component in {folder.name[:64]!r} is not readable ({type(error).__name__}); fetch the version again or roll back"
@@ -86,12 +89,15 @@ def read(folder: Path) -> Saved:
         len(record.label_rows) != outputs
         or theta.shape != shape
         or fisher.shape != shape
-        or not (np.isfinite(theta).all() and np.isfinite(fisher).all())
+        or local.keys.shape != (len(local.values), shape[0] - 1)
+        or local.values.shape[1] != outputs
+        or not local.far < local.near
+        or not all(np.isfinite(part).all() for part in (theta, fisher, local.keys, local.values))
     ):
         raise UntrustedBundle(
             f"the head in {folder.name[:64]!r} does not fit its own record; fetch the version again or roll back"
         )
-    return Saved(record=record, theta=theta, fisher=fisher, digest=digest)
+    return Saved(record=record, theta=theta, fisher=fisher, local=local, digest=digest)
 
 
 def check_empty(out: Path) -> None:
@@ -101,7 +107,7 @@ def check_empty(out: Path) -> None:
 
 
 def _record(raw: dict[str, Any]) -> Component:
-    if raw.get("format") != FORMAT:
+    if raw.get("format") not in (1, FORMAT):
         raise ValueError(f"format {raw.get('format')!r}")
     raw = {**raw, "kind": TaskKind(raw["kind"]), "labels": tuple(raw["labels"])}
     raw["label_rows"] = tuple(int(count) for count in raw["label_rows"])
@@ -114,6 +120,27 @@ def _tensors(matrix: Floats) -> dict[str, Any]:
         "weight": np.ascontiguousarray(matrix[:-1], dtype=np.float32),  # [dimension, outputs]
         "bias": np.ascontiguousarray(matrix[-1], dtype=np.float32),  # [outputs]
     }
+
+
+def _local_tensors(local: Neighbourhood) -> dict[str, Any]:
+    if not len(local.keys):
+        return {}
+    return {
+        "correction_keys": np.ascontiguousarray(local.keys, dtype=np.float32),  # [corrections, dimension]
+        "correction_values": np.ascontiguousarray(local.values, dtype=np.float32),  # [corrections, outputs]
+        "correction_reach": np.array([local.far, local.near], dtype=np.float32),
+    }
+
+
+def _local(path: Path, theta: Floats) -> Neighbourhood:
+    tensors = load_file(path)
+    if "correction_keys" not in tensors:
+        return Neighbourhood.empty(theta.shape[0] - 1, theta.shape[1])
+    far, near = (float(end) for end in tensors["correction_reach"])
+    return Neighbourhood(
+        keys=tensors["correction_keys"].astype(np.float64), values=tensors["correction_values"].astype(np.float64),
+        far=far, near=near,
+    )  # fmt: skip
 
 
 def _matrix(path: Path) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from perennial.trainers._head import (
     squash,
     with_ones,
 )  # fmt: skip
+from perennial.trainers._neighbourhood import Neighbourhood, joined, reach_of
 from perennial.trainers._tune import Pass, Plan, tune
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Outcome:
     labels: tuple[str, ...]
     theta: Floats
     fisher: Floats
+    local: Neighbourhood
     seen: int
     temperature: float
     spread: tuple[tuple[float, float], ...]
@@ -125,6 +127,7 @@ class Run:
         return self._finish(
             Outcome(
                 encoder=encoder, labels=self.batch.labels, theta=theta, fisher=fisher_diagonal(theta, x), seen=len(x),
+                local=Neighbourhood.empty(x.shape[1] - 1, hard.shape[1]),
                 temperature=temperature, spread=spread, insisted=insisted, probabilities=squash(x @ theta), before=None,
                 label_rows=_label_rows(hard), started_from="", tuned=False, extra={**quality, "base_changed": float(base_changed)},
             )
@@ -137,7 +140,7 @@ class Run:
         x_old = self._embedded(old)
         hard = targets_of(self.rows, self.batch.kind, self.batch.labels)
         anchor, fisher = self._grown(champion, x_old[count:] if len(self.batch.replay) else x_old)
-        before = squash(x_old @ champion.theta)
+        before = squash(x_old @ champion.theta + champion.local.scores(x_old))
         before = np.hstack([before, np.zeros((len(before), hard.shape[1] - before.shape[1]))])
         must = self._must(before, hard)
         targets = self._targets(before, hard, must)
@@ -148,19 +151,21 @@ class Run:
         past = min(champion.record.seen, settings.memory_rows)
         fresh = self._fresh(champion, hard.shape[1])
         strengths = (settings.head_penalty * past, settings.pull * past, settings.ridge * len(x))
-        objective = _consolidated(x, targets, anchor, fisher, strengths, fresh)
+        local = self._widened(champion.local, x, must, moved=done is not None)
+        objective = joined(_consolidated(x, targets, anchor, fisher, strengths, fresh), local, settings.local_ridge)
         watch = np.arange(len(x)) >= count
-        insisted = insist(objective, anchor, self._rules(hard, must, watch & ~must), _newcomers(hard, fresh))
-        theta = insisted.descent.theta
+        insisted = insist(objective, objective.anchor, self._rules(hard, must, watch & ~must), _newcomers(hard, fresh))
+        theta, values = np.split(insisted.descent.theta, [x.shape[1]])
         now = fisher_diagonal(theta, x[:count] if done is None else x)
         share = 1.0 if done is not None else count / (count + past)
         self.seconds["head"] = perf_counter() - began
         return self._finish(
             Outcome(
                 encoder=encoder, labels=self.batch.labels, theta=theta, fisher=share * now + (1.0 - share) * fisher,
-                seen=champion.record.seen + count, temperature=champion.record.temperature,
-                spread=self._later_spread(champion, before[:count], hard[:count]), insisted=insisted, probabilities=squash(x @ theta),
-                before=before, label_rows=_added(champion.record.label_rows, _label_rows(hard[:count])),
+                local=replace(local, values=values), seen=champion.record.seen + count,
+                temperature=champion.record.temperature, spread=self._later_spread(champion, before[:count], hard[:count]),
+                insisted=insisted, probabilities=squash(objective.x @ insisted.descent.theta), before=before,
+                label_rows=_added(champion.record.label_rows, _label_rows(hard[:count])),
                 started_from=champion.digest, tuned=done is not None or bool(champion.record.encoder["tuned"]),
                 encoder_pass=done, extra={"fisher_start_mean": float(fisher.mean())},
             )
@@ -191,6 +196,16 @@ class Run:
             return np.zeros(1, dtype=np.bool_)
         return np.array([rows == 0 for rows in _added(champion.record.label_rows, (0,) * outputs)], dtype=np.bool_)
 
+    def _widened(self, known: Neighbourhood, x: Floats, must: Flags, *, moved: bool) -> Neighbourhood:
+        """Keys of the champion's corrections and of the rows that must be right; of those alone when the encoder moved."""
+        outputs = len(self.batch.labels) or 1
+        if moved:
+            known = Neighbourhood.empty(x.shape[1] - 1, outputs)
+        if not must.any():
+            return known.widened(x[:0], outputs, (known.far, known.near))
+        reach = (known.far, known.near) if len(known.keys) else reach_of(x[~must])
+        return known.widened(x[must], outputs, reach)
+
     def _must(self, before: Floats, hard: Floats) -> Flags:
         """New corrections, and replayed ones that the champion answers right: those must not get lost again."""
         known = self._right(before, hard, 0.0, self.settings.score_tolerance)
@@ -206,7 +221,9 @@ class Run:
             soft &= (
                 before[np.arange(len(hard)), hard.argmax(axis=1)] > 0.0
             )  # not for labels that the champion cannot know
-        targets[soft] = self.settings.distil * before[soft] + (1.0 - self.settings.distil) * hard[soft]
+        # beside corrections alone replay has one task: that nothing else moves. Its labels would pull at every correction anew
+        share = 1.0 if _corrections(self.batch.new).all() else self.settings.distil
+        targets[soft] = share * before[soft] + (1.0 - share) * hard[soft]
         return targets
 
     def _right(self, p: Floats, hard: Floats, margin: float, tolerance: float) -> Flags:
@@ -294,7 +311,7 @@ class Run:
             rows={"new": len(self.batch.new), "replay": len(self.batch.replay), "corrections": int(corrections.sum())},
             label_rows=outcome.label_rows, spread=outcome.spread, started_from=outcome.started_from,
         )  # fmt: skip
-        _component.write(self.out, record, outcome.theta, outcome.fisher)
+        _component.write(self.out, record, outcome.theta, outcome.fisher, outcome.local)
         metrics = self._metrics(outcome)
         logger.info(
             "%s.%s trained: %d new, %d replayed, EWC penalty %.3g, %d of %d corrections learned",
@@ -322,6 +339,7 @@ class Run:
             "loss": descent.losses[-1], "ewc_penalty": descent.penalties[-1], "ewc_penalty_mean": float(np.mean(descent.penalties)),
             "fisher_mean": float(outcome.fisher.mean()), "corrections": float(len(learned)),
             "corrections_learned": float(sum(right for _, right in learned)), "temperature": outcome.temperature,
+            "corrections_kept": float(len(outcome.local.keys)),
             **{f"seconds_{name}": value for name, value in self.seconds.items()}, **outcome.extra,
         }  # fmt: skip
         if done := outcome.encoder_pass:

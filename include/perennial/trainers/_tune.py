@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from perennial.trainers._encoder import Encoder, batches_by_width, copy_files, load_files
+from perennial.trainers._encoder import Encoder, copy_files, load_files
 from perennial.trainers._head import Floats
 
 
@@ -48,6 +48,9 @@ class Pass:
     seconds_steps: float
 
 
+_FISHER_STEP = 4  # rows behind one squared gradient
+
+
 Parameters = list[
     tuple[torch.nn.Parameter, torch.Tensor, torch.Tensor]
 ]  # (parameter, champion's value, Fisher diagonal)
@@ -66,9 +69,9 @@ def tune(
     ``out``.
 
     The Fisher diagonal of the champion (``encoder`` with the head ``theta``) is estimated on ``old_texts``; labels
-    for it are drawn from the champion's own answers, one row at a time. The penalty's gradient, ``lambda F (w -
-    w*)``, is added after the backward pass, which costs 3 % and not the 11 % of a penalty built by autograd.
-    Kirkpatrick et al., Overcoming catastrophic forgetting (2017).
+    for it are drawn from the champion's own answers. The penalty's gradient, ``lambda F (w - w*)``, is added after
+    the backward pass, which costs 3 % and not the 11 % of a penalty built by autograd. Without a penalty no Fisher is
+    estimated: plain fine-tuning. Kirkpatrick et al., Overcoming catastrophic forgetting (2017).
     """
     model, _ = load_files(encoder.folder)
     model.eval().to(encoder.device)
@@ -106,14 +109,20 @@ class _Learner:
         return vectors.float() @ self.head[:-1] + self.head[-1]
 
     def fisher(self, texts: Sequence[str]) -> tuple[Parameters, float, int]:
-        """Diagonal Fisher of the model as it is now, over at most ``plan.fisher_rows`` texts chosen by the seed."""
-        chosen = np.random.default_rng(self.plan.seed).permutation(len(texts))[: self.plan.fisher_rows]
+        """Diagonal Fisher of the model as it is now, over at most ``plan.fisher_rows`` texts chosen by the seed.
+
+        Squares the summed gradient of a few rows at a time. With labels drawn from the model's own answers each row's
+        gradient has mean zero and rows are independent, so the mixed terms vanish in expectation: the estimate has no
+        bias, and costs a fraction of a backward pass for each row.
+        """
+        wanted = self.plan.fisher_rows if self.plan.penalty else 0
+        chosen = np.random.default_rng(self.plan.seed).permutation(len(texts))[:wanted]
         tokens = self.encoder.tokens([texts[row] for row in chosen], self.plan.max_tokens) if len(chosen) else []
         draw = torch.Generator().manual_seed(self.plan.seed)
         free = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         sums = [torch.zeros_like(parameter) for parameter in free]
-        for ids in tokens:
-            scores = self.scores([ids], len(ids))
+        for width, rows in _batches(tokens, _FISHER_STEP):
+            scores = self.scores([tokens[row] for row in rows], width)
             answer = _draw(scores.detach().cpu(), draw).to(self.encoder.device)
             self.model.zero_grad(set_to_none=True)
             _cross_entropy(scores, answer).sum().backward()  # type: ignore[no-untyped-call]
@@ -141,7 +150,7 @@ class _Learner:
         shuffle = np.random.default_rng(plan.seed + 1)
         losses, penalties = [], []
         for _ in range(plan.epochs):
-            batches = _batches(tokens, plan)
+            batches = _batches(tokens, plan.batch_size)
             for index in shuffle.permutation(len(batches)):
                 width, rows = batches[index]
                 loss = _cross_entropy(self.scores([tokens[row] for row in rows], width), wanted[rows]).mean()
@@ -154,12 +163,12 @@ class _Learner:
         return losses, penalties
 
 
-def _batches(tokens: Sequence[Sequence[int]], plan: Plan) -> list[tuple[int, list[int]]]:
+def _batches(tokens: Sequence[Sequence[int]], size: int) -> list[tuple[int, list[int]]]:
     """Full batches of neighbours in length: less padding than a random batch, more rows than one exact width would
     give.
     """
-    order = [row for _, rows in batches_by_width(tokens, len(tokens), plan.max_tokens) for row in rows]
-    cut = [order[start : start + plan.batch_size] for start in range(0, len(order), plan.batch_size)]
+    order = sorted(range(len(tokens)), key=lambda row: (len(tokens[row]), row))
+    cut = [order[start : start + size] for start in range(0, len(order), size)]
     return [(max(len(tokens[row]) for row in rows), rows) for rows in cut]
 
 
@@ -181,6 +190,8 @@ def _draw(scores: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 def _pull_back(parameters: Parameters, penalty: float) -> float:
     """Add the penalty's gradient to what the backward pass left, and return the penalty."""
     total = 0.0
+    if not penalty:
+        return total
     with torch.no_grad():
         for parameter, champion, fisher in parameters:
             if parameter.grad is None:

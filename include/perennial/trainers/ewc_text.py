@@ -11,8 +11,9 @@ update does. A first training fits a head on the frozen encoder, in whichever mo
 
 What holds the old answers, in both: replayed rows whose target is mostly the champion's own answer (Li and Hoiem,
 Learning without Forgetting, 2016), and the EWC penalty around the champion's parameters (Kirkpatrick et al.,
-Overcoming catastrophic forgetting, 2017). What makes corrections stick: their weight doubles until they are answered
-right with a margin, or until the replayed rows lose more than ``replay_budget``.
+Overcoming catastrophic forgetting, 2017). What makes corrections stick: each has a value of its own that counts for
+texts like it alone (``_neighbourhood``), and their weight doubles until they are answered right with a margin, or until
+the replayed rows lose more than ``replay_budget``.
 
 Confidence. For labels: the softmax after division by a temperature, which the first training fits to out-of-fold
 answers and later updates keep. For scores: ``1 - 2 s``, where ``s`` is the root mean square residual of unseen rows
@@ -52,7 +53,8 @@ class EwcText:
     memory_rows: int = 2000  # the past counts for at most this many rows, so that the head stays able to learn
 
     # corrections (flagged, or of priority 2 and above)
-    margin: float = 0.05  # by which the right label must lead, as a probability
+    margin: float = 0.5  # by which the right label must lead, as a probability: texts are asked unredacted
+    local_ridge: float = 0.03  # pull of a correction's own value; the smaller, the less the head as a whole must turn
     score_tolerance: float = 0.1  # a score that is this near counts as right
     rounds: int = 14  # of doubling a correction's weight
     replay_budget: float = 0.05  # share of the replayed rows that doubling may cost
@@ -63,7 +65,7 @@ class EwcText:
     epochs: int = 1
     batch_size: int = 16
     encoder_penalty: float = 1e5  # EWC's lambda for the encoder
-    fisher_rows: int = 64  # replayed rows behind its Fisher diagonal
+    fisher_rows: int = 24  # replayed rows behind its Fisher diagonal
     bf16: bool = False  # half the time per step on processors that have it; a little less exact
 
     def __post_init__(self) -> None:
@@ -79,7 +81,7 @@ class EwcText:
         }  # fmt: skip
         weights = {
             "ridge": self.ridge, "head_penalty": self.head_penalty, "pull": self.pull, "encoder_lr": self.encoder_lr,
-            "head_lr": self.head_lr, "encoder_penalty": self.encoder_penalty,
+            "head_lr": self.head_lr, "encoder_penalty": self.encoder_penalty, "local_ridge": self.local_ridge,
         }  # fmt: skip
         for name, share in shares.items():
             if not 0.0 <= share <= 1.0:
@@ -127,7 +129,7 @@ class EwcText:
         saved = read(path)
         encoder = encoder_of(str(saved.record.encoder["digest"]), bench)
         max_tokens = int(saved.record.trainer["settings"]["max_tokens"])
-        return HeadPredictor(saved.record, saved.theta, encoder, bench.embeddings, max_tokens)
+        return HeadPredictor(saved, encoder, bench.embeddings, max_tokens)
 
 
 TRAINER = EwcText

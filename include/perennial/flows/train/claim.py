@@ -49,7 +49,10 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
         logger.info("another training of %s runs; its end looks at the buffer again", request.agent)
         ports.buffer.cancel_waiting(job_id, "another training of this agent was running")
         return None
-    rows = ports.buffer.claim(request.agent, job_id, attempt, agent.selection.batch)
+    mode = resolve_mode(request.mode, reason)
+    # two speeds: what an editor corrected is judged by itself, and ordinary rows wait for their threshold
+    urgent = reason is Reason.CORRECTION and mode is Mode.ONLINE
+    rows = ports.buffer.claim(request.agent, job_id, attempt, agent.selection.batch, urgent=urgent)
     if not rows:
         ports.buffer.finish(
             job_id, attempt, JobStatus.CANCELLED, note="nothing to train: no labelled rows were waiting"
@@ -57,7 +60,6 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
         return None
     recalled = recall(ports, agent, job_id, attempt, reason)
     ports.buffer.absorb_requests(request.agent, job_id)
-    mode = resolve_mode(request.mode, reason)
     if reason is Reason.CORRECTION and max(row.priority for row in rows) >= 3:
         ports.audit.append(
             actor="perennial", action="critical_correction_claimed", agent=request.agent, subject=str(job_id),

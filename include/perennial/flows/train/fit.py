@@ -101,8 +101,10 @@ def _write_task(
     pool = ports.buffer.replay_candidates(ref.agent, spec.name, REPLAY_POOL, agent.seed)
     taken = ids | {row.example_id for row in usable}
     pool = [row for row in pool if row.example_id not in taken and (spec.kind is TaskKind.SCORE or row.label in labels)]
-    # earlier corrections are always replayed: a later update must not unlearn them
-    replay = (*usable, *stratified_replay(pool, max(agent.selection.replay - len(usable), 0), seed=agent.seed))
+    # earlier corrections are always replayed, so that a later update does not unlearn them; they never take more than half of
+    # the places of the ordinary rows, which show what else must stay
+    places = max(agent.selection.replay - len(usable), (agent.selection.replay + 1) // 2)
+    replay = (*usable, *stratified_replay(pool, places, seed=agent.seed))
     space.write_rows(f"{spec.name}/new.json", rows)
     space.write_rows(f"{spec.name}/replay.json", replay)
     space.write_rows(f"{spec.name}/holdout.json", holdout)

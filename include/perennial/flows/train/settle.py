@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from perennial.domain.job import BatchRef
-from perennial.domain.words import JobStatus, TaskKind
+from perennial.domain.words import GateAction, JobStatus, TaskKind
 from perennial.errors import RegistryError, StaleClaim
 from perennial.flows.ports import Ports
 from perennial.flows.train.register import metrics_of
 from perennial.flows.workspace import Workspace
+from perennial.gates import corrections
 from perennial.gates.scores import is_right
 
 logger = logging.getLogger(__name__)
@@ -22,7 +24,8 @@ def settle(ports: Ports, ref: BatchRef, outcome: str) -> dict[str, Any]:
     """End one attempt. ``outcome`` is one of registered, held, rejected, failed, cancelled.
 
     Registered: the rows are marked ``trained`` with the version, corrections that the candidate answers right are marked
-    learned. Otherwise the rows go back; after two refusals they are ``held`` for a person. Always safe to repeat.
+    learned. Otherwise the rows go back; after two refusals they are ``held`` for a person. When nothing but corrections that
+    were not learned held the candidate, the refusal counts for those alone. Always safe to repeat.
     """
     if outcome not in OUTCOMES:
         raise ValueError(f"{outcome!r} is not one of {', '.join(OUTCOMES)}")
@@ -66,8 +69,14 @@ def _settle_unregistered(ports: Ports, ref: BatchRef, space: Workspace, outcome:
     refused = outcome in {"held", "rejected"}
     counts = refused or outcome == "failed"  # a batch that fails again and again must not train for ever
     evaluation = space.read_json("evaluation.json") if space.has("evaluation.json") else None
-    summary = space.read_json("gate_report.json").get("summary", "") if space.has("gate_report.json") else ""
-    returned = ports.buffer.give_back(ref.job_id, ref.attempt, refused=counts, reason=f"{outcome}: {summary}"[:500])
+    report = space.read_json("gate_report.json") if space.has("gate_report.json") else {}
+    summary = report.get("summary", "")
+    missed = missed_corrections(report) if outcome == "held" else frozenset()
+    spared = [row.example_id for row in ports.buffer.claimed_rows(ref.job_id, ref.attempt)] if missed else []
+    returned = ports.buffer.give_back(
+        ref.job_id, ref.attempt, refused=counts, reason=f"{outcome}: {summary}"[:500],
+        spared=[identity for identity in spared if str(identity) not in missed],
+    )  # fmt: skip
     if evaluation is not None:
         ports.buffer.record_performance(
             agent=ref.agent, model_name=f"{ref.agent}-{outcome}", before=_accuracy(evaluation, "champion"),
@@ -80,6 +89,25 @@ def _settle_unregistered(ports: Ports, ref: BatchRef, space: Workspace, outcome:
     status = JobStatus.COMPLETED if refused else JobStatus.CANCELLED if outcome == "cancelled" else JobStatus.FAILED
     ports.buffer.finish(ref.job_id, ref.attempt, status, note=note, error=None if refused else outcome)
     return note
+
+
+def missed_corrections(report: Mapping[str, Any]) -> frozenset[str]:
+    """Ids of the corrections that alone are to blame for a hold; empty when anything else was held against the candidate.
+
+    >>> evidence = {"tasks": {"topic": {"action": "hold", "missed_ids": ["a"], "unlearned_ids": []}}}
+    >>> held = {"gate": "corrections", "action": "hold", "evidence": evidence}
+    >>> sorted(missed_corrections({"verdicts": [held, {"gate": "slices", "action": "pass"}]}))
+    ['a']
+    >>> sorted(missed_corrections({"verdicts": [held, {"gate": "slices", "action": "hold"}]}))
+    []
+    """
+    holding = [verdict for verdict in report.get("verdicts", ()) if verdict["action"] == GateAction.HOLD.value]
+    if [verdict["gate"] for verdict in holding] != [corrections.NAME]:
+        return frozenset()
+    tasks = [task for task in holding[0]["evidence"]["tasks"].values() if task["action"] == GateAction.HOLD.value]
+    if any(task.get("unlearned_ids") or not task.get("missed_ids") for task in tasks):
+        return frozenset()
+    return frozenset(identity for task in tasks for identity in task["missed_ids"])
 
 
 def _keep_numbers(ports: Ports, ref: BatchRef, space: Workspace, outcome: str, summary: str) -> None:
