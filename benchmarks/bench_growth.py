@@ -4,8 +4,8 @@
 
 Each correction goes through the flows that the Airflow tasks call, in one process, with a PostgreSQL and an MLflow server of its own
 (SQLite, artifacts served by the server): no Airflow takes part, so its own rows and logs are not in the figures. Between rounds
-retention runs with the settings `PERENNIAL_RETENTION_*` and a clock 40 days ahead, as a daily run would have done meanwhile. A plateau
-needs rounds longer than the versions that are kept (20 by default). `--no-mlflow` uses the folder store instead.
+retention runs with the settings `PERENNIAL_RETENTION_*` and a clock 40 days ahead, as a daily run would have done meanwhile.
+A plateau needs rounds that are longer than the versions that are kept (20 by default). `--no-mlflow` uses the folder store instead.
 """
 
 from __future__ import annotations
