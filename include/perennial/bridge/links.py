@@ -23,14 +23,14 @@ class ModelRunLink(_ResultLink):
     """The MLflow run of this training."""
 
     name = "MLflow run"
-    field = "mlflow_run_url"
+    field = "run_url"
 
 
 class ModelVersionLink(_ResultLink):
     """The registered version in MLflow."""
 
     name = "MLflow version"
-    field = "mlflow_version_url"
+    field = "version_url"
 
 
 class GatewayLink(BaseOperatorLink):  # type: ignore[misc]

@@ -187,7 +187,7 @@ def register(ports: Any, ref: Any) -> dict[str, Any]:
         raise PromotionRefused("a person must approve this candidate first")
     (folder() / "released" / ref.agent).touch()
     return {
-        "version": "1.0.1", "digest": "ab", "mlflow_run_url": "http://mlflow/run", "mlflow_version_url": "http://mlflow/version",
+        "version": "1.0.1", "digest": "ab", "run_url": "http://mlflow/run", "version_url": "http://mlflow/version",
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 
+from perennial.bridge.links import ModelRunLink, ModelVersionLink
 from perennial.errors import RegistryError, UntrustedBundle, VersionExists
 from perennial.registry import mlflow_store
 from perennial.registry.bundle import bundle_digest
@@ -53,7 +54,10 @@ def test_what_is_published_comes_back_byte_by_byte(store: ModelStore, agent: str
     folder, signature = store.fetch(agent, "1.0.0", tmp_path / "back")
     assert bundle_digest(folder) == made.digest
     assert signature.read_bytes() == made.signature.read_bytes()
-    assert set(store.links(agent, "1.0.0")) == {"run_url", "version_url"}
+    # what the buttons of the register task read
+    assert (
+        set(store.links(agent, "1.0.0")) == {ModelRunLink.field, ModelVersionLink.field} == {"run_url", "version_url"}
+    )
     with pytest.raises(RegistryError):
         store.fetch(agent, "1.0.1", tmp_path / "none")
     with pytest.raises(RegistryError):
