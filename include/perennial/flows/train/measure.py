@@ -89,7 +89,7 @@ def pseudonym(source_id: str) -> str:
     """A sender as reports name it: always the same, and nobody's name.
 
     >>> pseudonym("editor@example.com"), pseudonym("")
-    ('10a4de2a', 'unnamed')
+    ('bc15ce5d', 'unnamed')
     """
     return hashlib.sha256(source_id.encode()).hexdigest()[:8] if source_id else "unnamed"
 
