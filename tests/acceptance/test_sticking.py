@@ -1,4 +1,4 @@
-"""Corrections stick: the short form of ``benchmarks/bench_sticking.py``, and ten at once of which two contradict each other."""
+"""Corrections stick: the short form of ``benchmarks/bench_sticking.py``, and many at once of which two contradict each other."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ def _truths(count: int, period: float) -> list[Truth]:
 
 
 @pytest.mark.req("J33", "J49", "K43")
-def test_five_corrections_are_learned_one_by_one_and_ten_at_once_do_not_block_each_other(world: World) -> None:
+def test_five_corrections_are_learned_one_by_one_and_many_at_once_do_not_block_each_other(world: World) -> None:
     start = training_share(_truths(240, 0.0), 0.35, 130)
-    later = _truths(180, 0.9)
-    found = correct_one_by_one(world, start=start, later=later, test=_truths(60, 0.2), count=5)
+    later = _truths(110, 0.9)
+    found = correct_one_by_one(world, start=start, later=later, test=_truths(30, 0.2), count=5)
     assert (found.rows, found.right, found.right_at_end, found.unlearned) == (130, 5, 5, 0), found.steps
     assert [step.promoted for step in found.steps] == [True] * 5
-    assert found.after >= found.before - 0.04
+    assert found.after >= found.before - 0.07
 
-    # ten at once: an accent is all that tells two of them apart, the encoder does not see it, and their labels differ
+    # many at once: an accent is all that tells two of them apart, the encoder does not see it, and their labels differ
     champion = sticking._champion(world)
     wrong = [truth for truth in later if not sticking._right(champion, [truth])[0]][:9]
+    assert len(wrong) >= 3
     contrary = (
         (f"{wrong[0][0]} Café.", wrong[0][1]),
         (f"{wrong[0][0]} Cafe.", next(t for t in EARLY if t != wrong[0][1])),
@@ -51,7 +52,7 @@ def test_five_corrections_are_learned_one_by_one_and_ten_at_once_do_not_block_ea
         world.release(ref, verdict)
         if verdict["action"] == "pass":
             world.promote()
-    assert actions[0] == ("hold", 10), "two that contradict each other cannot both be learned"
+    assert actions[0] == ("hold", len(batch)), "two that contradict each other cannot both be learned"
     assert actions[1][0] == "pass", "what was not to blame is trained at once, without the others"
     rows = corrections(world.ports, "scout")
     missed = [one for one in rows if one.outcome is CorrectionOutcome.NOT_LEARNED]
@@ -60,7 +61,7 @@ def test_five_corrections_are_learned_one_by_one_and_ten_at_once_do_not_block_ea
     assert "corrections" in missed[0].why
     assert missed[0].right_now is False
     learned = [one for one in rows if one.outcome is CorrectionOutcome.LEARNED]
-    assert len(learned) == 14
+    assert len(learned) == 5 + len(batch) - 1
     assert all(one.right_now for one in learned)
     assert learned[-1].version == "1.0.1"
     assert not any(text in str([one.as_dict() for one in rows]) for text, _ in batch), "texts stay where they are"

@@ -154,7 +154,9 @@ class Run:
         local = self._widened(champion.local, x, must, moved=done is not None)
         objective = joined(_consolidated(x, targets, anchor, fisher, strengths, fresh), local, settings.local_ridge)
         watch = np.arange(len(x)) >= count
-        insisted = insist(objective, objective.anchor, self._rules(hard, must, watch & ~must), _newcomers(hard, fresh))
+        insisted = insist(
+            objective, objective.anchor, self._rules(hard, must, watch & ~must), _row_weights(hard, fresh, count, past)
+        )
         theta, values = np.split(insisted.descent.theta, [x.shape[1]])
         now = fisher_diagonal(theta, x[:count] if done is None else x)
         share = 1.0 if done is not None else count / (count + past)
@@ -428,9 +430,23 @@ def _consolidated(
     return Objective(x=x, targets=targets, anchor=anchor, precision=precision, ewc=np.where(fresh, 0.0, ewc))
 
 
-def _newcomers(hard: Floats, fresh: Flags, most: float = 4.0) -> Floats:
-    """Row weights: a fresh label's rows count together as much as those of an average known one, each ``most`` times at most."""
+def _row_weights(hard: Floats, fresh: Flags, count: int, past: int, most: float = 4.0) -> Floats:
+    """Row weights of an update of ``count`` new rows, the rest replayed, when ``past`` rows count as the past.
+
+    1 unless a label is fresh. Then replayed rows stand for all of the past: nothing but them tells a fresh label where it does
+    not belong, and its share among the few rows here is not its share in the stream (importance weighting; Saerens et al.,
+    Adjusting the outputs of a classifier to new a priori probabilities, 2002). A fresh label with few rows counts as much
+    as an average known one, each row ``most`` times at most.
+
+    >>> hard, fresh = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])[::-1], np.array([False, True])
+    >>> _row_weights(hard, fresh, 1, 20).tolist(), _row_weights(hard, ~fresh & fresh, 1, 20).tolist()
+    ([2.0, 10.0, 10.0], [1.0, 1.0, 1.0])
+    """
+    if not fresh.any():
+        return np.ones(len(hard))
     counts = hard.sum(axis=0)
     usual = float(counts[~fresh].mean()) if not fresh.all() else 0.0
     scale = np.where(fresh, np.clip(usual / np.maximum(1.0, counts), 1.0, most), 1.0)
-    return np.asarray(scale[hard.argmax(axis=1)])
+    weights = scale[hard.argmax(axis=1)]
+    weights[count:] *= max(1.0, past / max(1, len(hard) - count))
+    return np.asarray(weights)
