@@ -222,14 +222,14 @@ def requests_over_swaps(requests: int, swaps: int, callers: int = 4) -> dict[str
     with tempfile.TemporaryDirectory() as name:
         world = GatewayWorld(Path(name))
         world.champion("1.0.0")
-        guard, place, failed = threading.Lock(), iter(range(requests)), 0
+        guard, place, failed, allowed = threading.Lock(), iter(range(requests)), 0, [requests // swaps]
         answered: Counter[str] = Counter()
 
         def call() -> None:
             nonlocal failed
             mine: Counter[str] = Counter()
             bad = 0
-            while (number := _next(place, guard)) is not None:
+            while (number := _next(place, guard, requests, allowed)) is not None:
                 try:
                     (answer,) = world.gateway.predict("scout", "topic", [f"text {number}"], key=f"k{number}")
                     mine[answer.version] += 1
@@ -244,6 +244,7 @@ def requests_over_swaps(requests: int, swaps: int, callers: int = 4) -> dict[str
             thread.start()
         approved, took = {"1.0.0"}, []
         for number in range(1, swaps + 1):
+            allowed[0] = requests * number // swaps  # callers never run ahead of the swaps
             version = f"1.0.{number}"
             if number % 5 == 0:  # a bundle that is not what was signed: the gateway refuses it and the rollout reverts
                 world.shelf.tampered.add(version)
@@ -274,9 +275,13 @@ def requests_over_swaps(requests: int, swaps: int, callers: int = 4) -> dict[str
     }  # fmt: skip
 
 
-def _next(place: Any, guard: threading.Lock) -> int | None:
-    with guard:
-        return next(place, None)
+def _next(place: Any, guard: threading.Lock, requests: int, allowed: list[int]) -> int | None:
+    while True:
+        with guard:
+            taken = requests - int(place.__length_hint__())
+            if taken < allowed[0] or taken == requests:
+                return next(place, None)
+        time.sleep(0.0005)
 
 
 def answered_enough(place: Any, requests: int, share: float) -> bool:
