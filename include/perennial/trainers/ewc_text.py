@@ -65,7 +65,7 @@ class EwcText:
     epochs: int = 1
     batch_size: int = 16
     encoder_penalty: float = 1e5  # EWC's lambda for the encoder
-    fisher_rows: int = 24  # replayed rows behind its Fisher diagonal
+    fisher_rows: int = 16  # replayed rows behind its Fisher diagonal
     bf16: bool = False  # half the time per step on processors that have it; a little less exact
 
     def __post_init__(self) -> None:
