@@ -7,7 +7,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,6 +26,7 @@ from perennial.rollout.memory import MemoryRollouts
 from perennial.rollout.rows import Answered, Outcome, RolloutRow
 from perennial.settings import Settings
 from tests.dags.fleet import Nothing
+from tests.unit.registry.samples import components, manifest
 
 LABELS = ("business", "science", "sports", "world")
 START = datetime(2026, 11, 18, 9, 0, tzinfo=UTC)  # a Wednesday
@@ -112,6 +115,13 @@ def _first(pairs: Sequence[tuple[datetime, Any]], since: datetime | None) -> int
     return 0 if since is None else bisect_left(pairs, since, key=lambda pair: pair[0])
 
 
+@cache
+def _record() -> dict[str, Any]:
+    """A complete manifest as the ledger keeps it."""
+    with TemporaryDirectory() as room:
+        return manifest(components(Path(room))).as_dict()
+
+
 class JoinedLedger(MemoryLedger):
     """The ledger in memory whose aliases are those that the rollouts move, as in PostgreSQL."""
 
@@ -132,17 +142,19 @@ class JoinedLedger(MemoryLedger):
 
     def release(self, agent: str, version: str, *, action: str = "pass", judged: str | None = None) -> Release:
         """Put one version on record whose gates said ``action`` on the bytes ``judged`` (its own by default)."""
+        job, content = uuid4(), f"content-{version}"
+        self.add_gate_report(
+            agent=agent, job_id=job, attempt=1, content_digest=judged or content, action=action, report={}
+        )
+        record = {
+            **_record(), "agent": agent, "version": version, "job_id": str(job), "content_digest": content,
+            "gate_action": action,
+        }  # fmt: skip
         made = Release(
             agent=agent, version=version, digest=f"digest-{version}", order=self.reserve_order(), base_version=None,
-            job_id=uuid4(), uri="", mlflow_run_id=None, manifest={"content_digest": f"content-{version}"},
-            created_at=self._clock(),
+            job_id=job, uri="", mlflow_run_id=None, manifest=record, created_at=self._clock(),
         )  # fmt: skip
         self._releases.append(made)
-        assert made.job_id is not None
-        self.add_gate_report(
-            agent=agent, job_id=made.job_id, attempt=1, content_digest=judged or f"content-{version}", action=action,
-            report={},
-        )  # fmt: skip
         return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from perennial.domain.model import Predictor
@@ -15,6 +15,7 @@ from perennial.errors import NotConfigured, PromotionRefused, RolloutError, Untr
 from perennial.fleet.agent import Agent, Rollout
 from perennial.flows.champion import bundle_folder, champion_folder
 from perennial.flows.live_evidence import beside, refused_by_gateway
+from perennial.flows.permission import require_served_permission
 from perennial.flows.ports import Ports
 from perennial.rollout.freeze import frozen, windows_of
 from perennial.rollout.machine import Plan
@@ -45,14 +46,14 @@ def verify(ports: Ports, agent: str, run_id: str) -> dict[str, Any] | None:
         row = ports.rollouts.open(
             agent=agent, version=waiting.version, plan=plan_of(ports.fleet().agent(agent)), run_id=run_id
         )
-    _require_genuine(ports, row)
+    _refuse_unless(ports, row, bundle_folder)
     return _ref(row)
 
 
-def _require_genuine(ports: Ports, row: RolloutRow) -> None:
-    """Refuse a version whose bytes, signature, ledger row or permission do not agree, and take it out of traffic."""
+def _refuse_unless(ports: Ports, row: RolloutRow, check: Callable[[Ports, str, str], object]) -> None:
+    """Take a version out of traffic, and let the error through, when its bytes, signature, ledger row or permission do not agree."""
     try:
-        bundle_folder(ports, row.agent, row.version)
+        check(ports, row.agent, row.version)
     except (UntrustedBundle, PromotionRefused) as error:
         ports.rollouts.revert(row.id, reason=f"refused: {error}", actor=ACTOR)
         ports.audit.append(
@@ -234,7 +235,8 @@ def full(ports: Ports, ref: dict[str, Any]) -> dict[str, Any]:
         closed = freeze_of(ports, row.agent)
         if closed is not None:
             return {**park(ports, row, Parked.FREEZE, closed), "note": f"{row.agent} {row.version} waits: {closed}"}
-        _require_genuine(ports, row)
+        # reads no bytes: gateways verified those that they loaded
+        _refuse_unless(ports, row, require_served_permission)
         ports.rollouts.promote_full(row.id, actor=ACTOR, reason=f"rollout {row.id} met its plan")
     audit_once(ports, row, {"promoted"}, action="promoted", actor=ACTOR, detail={})
     align_targets(ports, row.agent)

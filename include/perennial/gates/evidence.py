@@ -99,7 +99,7 @@ def _task(table: Mapping[str, Any]) -> list[str]:
     lines += ["| | rows | champion | candidate | difference |", "|---|---:|---:|---:|---|"]
     lines.append(_row("all", {**table, "measured": True}))
     slices = sorted(table.get("slices", ()), key=_fall)
-    lines += [_row(f"slice {str(line.get('label', ''))[:_LONGEST_LABEL]}", line) for line in slices[:MOST_SLICES]]
+    lines += [_row(f"slice {str(line['title'])[:_LONGEST_LABEL]}", line) for line in slices[:MOST_SLICES]]
     if len(slices) > MOST_SLICES:
         lines.append(f"| {len(slices) - MOST_SLICES} more slices, none worse | | | | |")
     lines.append("")

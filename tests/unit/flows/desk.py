@@ -76,12 +76,18 @@ class Desk:
         row = TrainingRow(example_id=uuid4(), task="news", text="A secret sentence.", label="world")
         for part in ("new", "replay", "holdout"):
             space.write_rows(f"news/{part}.json", [row] if part == "new" else [])
-        space.write_json("select.json", {"tasks": {"news": {"new_labels": []}}})
-        space.write_json("news/trained.json", {"seconds": 1.0, "metrics": {}})
+        space.write_json("select.json", {"tasks": {"news": {"new_labels": [], "labels": ["sports", "world"]}}})
+        space.write_json("news/trained.json", {"seconds": 1.0, "metrics": {}, "from": champion})
+        space.write_json("news/details.json", {"seed": 7, "threads": 1, "device": "cpu", "machine": {}})
         summary = {"champion": None, "candidate": 0.9, "rows": 40, "corrections": 0}
         space.write_json(
             "evaluation.json",
-            {"champion": champion, "tasks": {"news": {"summary": summary}}, "content_digest": digest},
+            {
+                "champion": champion,
+                "tasks": {"news": {"kind": "classification", "summary": summary}},
+                "content_digest": digest,
+                "unchanged": ["quality"] if champion else [],
+            },
         )
         report = {
             "action": action, "summary": f"{action}: sign_off: a major version", "champion": champion,

@@ -171,7 +171,11 @@ def test_nothing_that_is_over_can_be_decided(genuine: None) -> None:
 @pytest.mark.req("K36", "K40")
 @pytest.mark.parametrize(
     ("release", "says"),
-    [({"action": "hold"}, "hold"), ({"action": "approve"}, "no live approval"), ({"judged": "others"}, "other bytes")],
+    [
+        ({"action": "hold"}, "did not let scout 1.0.1 through"),
+        ({"action": "approve"}, "no approval that was live"),
+        ({"judged": "others"}, "no gate report covers the bytes"),
+    ],
 )
 def test_nobody_promotes_what_the_gates_do_not_cover(release: dict[str, str], says: str, genuine: None) -> None:
     world = _world()

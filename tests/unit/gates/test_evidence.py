@@ -75,7 +75,7 @@ def test_the_worst_slice_comes_first_and_the_rest_are_counted() -> None:
     page = evidence(report(labels=20), asked())
     slices = [line for line in page.splitlines() if line.startswith("| slice")]
     assert len(slices) == MOST_SLICES
-    assert slices[0].startswith("| slice label 00")
+    assert slices[0].startswith("| slice label 'label 00'")
     assert "| 8 more slices, none worse |" in page
 
 
@@ -94,7 +94,7 @@ def test_the_rule_is_told_before_anybody_answers(people: dict[str, Any], told: s
 def test_labels_from_data_bring_no_markup_into_the_form() -> None:
     found = report()
     evil = "![x](http://evil.test/pixel) <img src=x> [click](javascript:1) | `a` **b**\n# big"
-    found["tables"][0]["slices"][0]["label"] = evil
+    found["tables"][0]["slices"][0]["title"] = evil
     found["new_labels"] = {"news": [evil]}
     found["not_measured"] = [evil]
     found["verdicts"][1]["reason"] = evil
