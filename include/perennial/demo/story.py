@@ -14,6 +14,7 @@ from perennial.demo.plot import Answer, Mark
 from perennial.domain.model import SemanticVersion
 from perennial.domain.words import GateAction, RolloutState
 from perennial.errors import StackError
+from perennial.flows.explain import Explanation, explain
 from perennial.flows.ports import Ports
 from perennial.ingest.job_log import JobEntry
 from perennial.rollout.machine import ENDED
@@ -65,7 +66,7 @@ Say = Callable[[str], None]
 
 
 class Story:
-    """Tells the six chapters in order; ``say`` prints a line, ``ask`` leaves approvals to the person at the Airflow page."""
+    """Tells the seven chapters in order; ``say`` prints a line, ``ask`` leaves approvals to the person at the Airflow page."""
 
     def __init__(
         self,
@@ -377,6 +378,14 @@ class Story:
         )  # fmt: skip
         self.say(f"[b]{version}[/b] serves again after {time.monotonic() - began:.0f} s, {same}.")
 
+    def why(self) -> None:
+        """7. Why did this model serve that day? The record answers."""
+        bad = next((mark for mark in reversed(self.facts.chapters) if mark.verdict.startswith("reverted ")), None)
+        for version in (bad.verdict.removeprefix("reverted ") if bad else None, self.champion()):
+            if version is not None:
+                self.say("\n".join(told(explain(self.ports, self.agent, version))))
+        self.say(f"All of it: [b]perennial explain {self.agent}[/b], or with [b]--at TIME[/b] for another day.")
+
     def tell(self) -> Facts:
         """All chapters in order."""
         for chapter in (
@@ -386,10 +395,27 @@ class Story:
             self.correction,
             self.poison,
             self.bad_champion,
+            self.why,
         ):
             self.say(f"\n[bold cyan]{chapter.__doc__.strip() if chapter.__doc__ else chapter.__name__}[/]")
             chapter()
         return self.facts
+
+
+def told(found: Explanation) -> list[str]:
+    """An explanation in five lines: what became of it, what it was made from, who let it through, how it met traffic."""
+    trained = [f"{task.new} new and {task.replay} replayed rows of {task.task}" for task in found.trained if task.new]
+    people = [f"{one.decision} by {one.actor}" for one in found.decisions]
+    trigger = found.trigger
+    lines = [
+        f"[b]{found.agent} {found.version}[/b]: {found.outcome}",
+        f"  after     {trigger.reason}, {trigger.mode}" if trigger else "  after     nothing is on record",
+        f"  made from {', '.join(trained) or 'no new row'}",
+        f"  gates     {found.gate_action}; {', '.join(people) or 'no person was asked'}",
+    ]
+    for rollout in found.rollouts[-1:]:
+        lines.append(f"  rollout   {rollout.state} {rollout.reason}".rstrip())
+    return lines
 
 
 def _percent(value: float | None) -> str:

@@ -45,7 +45,8 @@ SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, 
        parked
 FROM perennial.rollouts WHERE agent = %(agent)s ORDER BY id DESC LIMIT 1
 -- name: of_version
-SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at
+SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
+       parked
 FROM perennial.rollouts WHERE agent = %(agent)s AND version = %(version)s ORDER BY id
 -- name: serving_history
 SELECT agent, champion, candidate, weight, epoch, changed_at FROM perennial.serving_history
