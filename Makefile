@@ -10,10 +10,10 @@ TORCH := $(shell sed -n 's/^torch==//p' requirements.in)
 # Without bytecode every process compiles everything anew: Airflow then boots in 16 s instead of 7.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check up down status doctor bench install lock browser clean
+.PHONY: help demo test check up down status doctor bench acceptance install lock browser clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: install ## start the stack and tell the whole story on it, with measured times
 	$(BIN)/perennial demo $(DEMO)
@@ -41,6 +41,9 @@ doctor: install ## what is wrong, and what to do
 
 bench: install ## the figures of docs/performance.md, measured here
 	for file in benchmarks/bench_*.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file; done
+
+acceptance: install ## the long runs behind docs/trust.md, two hours: AGNEWS=FILE HUFFPOST=FILE
+	PYTHONPATH=include:. $(BIN)/python benchmarks/acceptance.py --agnews "$(AGNEWS)" --huffpost "$(HUFFPOST)" $(ACCEPTANCE)
 
 install: $(VENV)/.installed ## the environment, once
 
