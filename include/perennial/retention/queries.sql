@@ -99,7 +99,7 @@ DELETE FROM perennial.gateways WHERE ctid = ANY (ARRAY({old} LIMIT %(limit)s))
 -- name: old_outbox
 SELECT ctid FROM perennial.outbox WHERE relayed_at < %(before)s
 -- name: remove_outbox
-DELETE FROM perennial.outbox WHERE ctid = ANY (ARRAY({old} ORDER BY id LIMIT %(limit)s))
+SELECT count(*) AS gone FROM perennial.forget_relayed(%(before)s, %(limit)s)
 -- name: old_rejected
 SELECT ctid FROM perennial.rejected WHERE added_at < %(before)s
 -- name: remove_rejected

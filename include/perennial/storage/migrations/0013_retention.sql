@@ -75,4 +75,14 @@ GRANT SELECT ON perennial.in_play TO perennial_app, perennial_admit;
 CREATE INDEX examples_leftover ON perennial.examples (added_at) WHERE state IN ('superseded', 'evicted');
 CREATE INDEX jobs_open ON perennial.jobs (agent) WHERE status NOT IN ('completed', 'failed', 'cancelled');
 
-GRANT DELETE ON perennial.gateways, perennial.outbox TO perennial_app;
+GRANT DELETE ON perennial.gateways TO perennial_app;
+
+-- An announcement is forgotten only after it was relayed: the app role may take away nothing else of the outbox.
+CREATE FUNCTION perennial.forget_relayed(before timestamptz, most integer) RETURNS SETOF bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM perennial.outbox o WHERE o.id IN (
+        SELECT id FROM perennial.outbox WHERE relayed_at < before ORDER BY id LIMIT most
+    ) RETURNING o.id
+$$;
+REVOKE ALL ON FUNCTION perennial.forget_relayed(timestamptz, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION perennial.forget_relayed(timestamptz, integer) TO perennial_app;
