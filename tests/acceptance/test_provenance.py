@@ -30,8 +30,7 @@ from perennial.flows.ports import Ports
 from perennial.flows.reproduce import Outcome, Reproduction, reproduce
 from perennial.registry.recipe import Role
 from tests import postgres_fixture
-from tests.acceptance import world as acceptance
-from tests.acceptance.world import World, make_world
+from tests.acceptance.world import FLEET, World, make_world
 from tests.postgres_fixture import Database, Server
 
 NEWS, MOOD = "news_classification", "sentiment"
@@ -62,9 +61,9 @@ def example(task: str, text: str, label: str, **more: Any) -> Example:
 def history(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     made = postgres_fixture.database.__wrapped__(postgres_server)  # type: ignore[attr-defined]
     database = next(made)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(acceptance, "FLEET", acceptance.FLEET.replace("replay=120", "replay=40"))
-        world = make_world(database, tmp_path_factory.mktemp("provenance"))
+    declared = FLEET.replace("replay=120", "replay=40")
+    assert declared != FLEET
+    world = make_world(database, tmp_path_factory.mktemp("provenance"), declared)
     yield _live(world, database)
     next(made, None)
 

@@ -201,7 +201,7 @@ def test_a_training_killed_in_the_middle_makes_one_version(desk: Desk) -> None:
         for row in rows
     ]  # fmt: skip
     desk.plane.post("/v1/examples", json=body).raise_for_status()
-    conf = {"mode": "batch", "reason": "request", "force": True}
+    conf = {"mode": "batch", "reason": "request", "force": True, "why": "the encoder is to see the new rows"}
     started = desk.airflow.post(
         "/api/v2/dags/train_desk/dagRuns", json={"logical_date": None, "conf": conf}
     ).raise_for_status()
