@@ -35,7 +35,7 @@ from machine import table
 from perennial.domain.example import TrainingRow
 from perennial.domain.model import Artefact, TaskBatch, Workbench
 from perennial.domain.words import Mode, TaskKind
-from perennial.selection import stratified_replay
+from perennial.selection.replay import stratified_replay
 from perennial.trainers import LocalBaseStore, MemoryEmbeddings
 from perennial.trainers.ewc_text import EwcText
 

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "include"))
 from perennial.domain.example import TrainingRow
 from perennial.domain.model import Artefact, Predictor, TaskBatch, Workbench
 from perennial.domain.words import Mode, TaskKind
-from perennial.selection import stratified_replay
+from perennial.selection.replay import stratified_replay
 from perennial.trainers import LocalBaseStore, MemoryEmbeddings
 from perennial.trainers.ewc_text import EwcText
 

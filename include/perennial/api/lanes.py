@@ -19,10 +19,16 @@ class Lane:
     """At most ``threads`` at work and ``waiting`` in line. Made and used in the event loop of one process."""
 
     def __init__(self, *, threads: int, waiting: int) -> None:
-        self._limiter, self._waiting = CapacityLimiter(threads), waiting
+        self._limiter, self._places, self._taken = CapacityLimiter(threads), threads + waiting, 0
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run ``work`` in a thread; Busy when the line is full."""
-        if self._limiter.statistics().tasks_waiting >= self._waiting:
+        # Counted here and not by the limiter: it notes a request some turns of the loop later, and a burst that came
+        # in one turn would all pass.
+        if self._taken >= self._places:
             raise Busy
-        return await to_thread.run_sync(work, limiter=self._limiter)
+        self._taken += 1
+        try:
+            return await to_thread.run_sync(work, limiter=self._limiter)
+        finally:
+            self._taken -= 1

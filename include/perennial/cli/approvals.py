@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from perennial.cli.common import Json
+from perennial.cli.common import ports as _ports
+
 if TYPE_CHECKING:
     from perennial.flows.ports import Ports
     from perennial.registry.rows import Approval, Question
@@ -19,16 +22,10 @@ def register(app: typer.Typer) -> None:
     app.command("approvals")(approvals)
 
 
-def _ports() -> Ports:
-    from perennial.wiring import ports
-
-    return ports()
-
-
 def approvals(
     agent: Annotated[str | None, typer.Argument(help="name of an agent; all agents when left out")] = None,
     limit: Annotated[int, typer.Option(min=1, help="how many decisions")] = 20,
-    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    json: Json = False,
 ) -> None:
     """List open questions and past decisions, newest first: who, when, which bytes, to become which version, until when."""
     from perennial.flows.train.approval import open_questions

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from perennial.cli.common import Json
+from perennial.cli.common import ports as _ports
+
 if TYPE_CHECKING:
-    from perennial.flows.ports import Ports
     from perennial.flows.sealing import Verified
 
 _NOTED = re.compile(r"(\d+):([0-9a-f]{64})")
 _SHOWN = 20
-_Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 _PROOFS = {
     "signed": "signed with our key",
     "unsigned": "not signed: no signing key was set where it was kept",
@@ -33,12 +34,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group)
 
 
-def _ports() -> Ports:
-    from perennial.wiring import ports
-
-    return ports()
-
-
 def verify(
     head: Annotated[
         list[str] | None, typer.Option(help="a head that you wrote down, as BATCH:HASH; may be given more than once")
@@ -46,7 +41,7 @@ def verify(
     require_head: Annotated[
         bool, typer.Option("--require-head", help="fail unless a signed head was compared")
     ] = False,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Recompute the whole chain and compare it with the kept heads; exits 1 and names the first bad row or batch."""
     from perennial.flows import sealing
@@ -66,7 +61,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def seal(json: _Json = False) -> None:
+def seal(json: Json = False) -> None:
     """Chain what waits and print the head; write it down or copy audit/heads.jsonl to where the database's owner cannot write."""
     from dataclasses import asdict
 
@@ -87,7 +82,7 @@ def seal(json: _Json = False) -> None:
 def show(
     agent: Annotated[str | None, typer.Argument(help="name of an agent; all agents when left out")] = None,
     limit: Annotated[int, typer.Option(min=1, help="how many, newest first")] = 20,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """List the last decisions, newest first."""
     entries = _ports().audit.entries(agent, limit)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from perennial.cli.common import Agent, Json, moment
+from perennial.cli.common import ports as _ports
+
 if TYPE_CHECKING:
-    from perennial.flows.ports import Ports
     from perennial.registry.ledger import Ledger
     from perennial.registry.rows import Release
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d)?")
-_Agent = Annotated[str, typer.Argument(help="name of the agent")]
-_Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,17 +29,11 @@ def register(app: typer.Typer) -> None:
     app.command("rollback")(rollback)
 
 
-def _ports() -> Ports:
-    from perennial.wiring import ports
-
-    return ports()
-
-
 def models(
     agent: Annotated[str | None, typer.Argument(help="name of an agent; all agents when left out")] = None,
     at: Annotated[str | None, typer.Option(help="say what served at this time (ISO 8601, UTC when no zone)")] = None,
     moves: Annotated[bool, typer.Option("--moves", help="show who moved the aliases, when and why")] = False,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """List agents and their champions, or the releases of one agent, newest first."""
     ledger = _ports().ledger
@@ -48,7 +42,7 @@ def models(
             raise typer.BadParameter("--at and --moves need the name of an agent")
         rows = [_agent_row(ledger, name) for name in ledger.agents()]
     elif at is not None:
-        rows = [_served(ledger, agent, _time(at))]
+        rows = [_served(ledger, agent, moment(at))]
     elif moves:
         rows = [_plain(asdict(move)) for move in ledger.moves(agent)]
     else:
@@ -56,7 +50,7 @@ def models(
     _print(rows, json, nothing=f"no release of {agent} yet" if agent else "no release yet; `perennial demo` makes one")
 
 
-def verify(agent: _Agent, version: Annotated[str, typer.Argument(help="such as 1.4.2")], json: _Json = False) -> None:
+def verify(agent: Agent, version: Annotated[str, typer.Argument(help="such as 1.4.2")], json: Json = False) -> None:
     """Fetch a release anew and check signature, digest, manifest and ledger row; exits 1 when anything disagrees."""
     import tempfile
     from pathlib import Path
@@ -93,13 +87,13 @@ def verify(agent: _Agent, version: Annotated[str, typer.Argument(help="such as 1
 
 
 def rollback(
-    agent: _Agent,
+    agent: Agent,
     version: Annotated[
         str | None, typer.Argument(help="the version to serve again; the former champion when left out")
     ] = None,
     reason: Annotated[str, typer.Option(help="why; kept in the audit log")] = "",
     actor: Annotated[str, typer.Option(help="who decides; your login name when left out")] = "",
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Serve an earlier version again, with the same bytes; the history stays."""
     import getpass
@@ -150,14 +144,6 @@ def _served(ledger: Ledger, agent: str, time: datetime) -> dict[str, Any]:
         "agent": agent, "at": time.isoformat(), "version": move.version, "by": move.actor, "reason": move.reason,
         "since": move.moved_at.isoformat(timespec="seconds"),
     }  # fmt: skip
-
-
-def _time(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not a time like 2026-11-21T16:10") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,16 +14,15 @@ from uuid import UUID
 
 import typer
 
+from perennial.cli.common import Agent, Json, moment
+from perennial.cli.common import ports as _ports
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from perennial.flows.explain import Explanation, Moment, Period, Rolled, Trained
-    from perennial.flows.ports import Ports
     from perennial.flows.reproduce import Reproduction
     from perennial.registry.rows import ExampleUse
-
-_Agent = Annotated[str, typer.Argument(help="name of the agent")]
-_Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,17 +32,11 @@ def register(app: typer.Typer) -> None:
     app.command("trace")(trace)
 
 
-def _ports() -> Ports:
-    from perennial.wiring import ports
-
-    return ports()
-
-
 # --- explain --------------------------------------------------------------------------------------------------------------------
 
 
 def explain(
-    agent: _Agent,
+    agent: Agent,
     version: Annotated[
         str | None, typer.Argument(help="such as 1.4.2, or the id of a refused job; what serves when left out")
     ] = None,
@@ -52,14 +45,14 @@ def explain(
     ] = None,
     chain: Annotated[bool, typer.Option("--chain", help="list its ancestors back to the first version")] = False,
     ids: Annotated[bool, typer.Option("--ids", help="list the ids of its examples")] = False,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Say on one page why a version served: when, trained on what, after which trigger, past which gates, approved by whom."""
     from perennial.flows.explain import explain as gather
 
     if version is not None and at is not None:
         raise typer.BadParameter("name a version or --at a time, not both")
-    found = gather(_ports(), agent, version, at=_time(at) if at else None, chain=chain)
+    found = gather(_ports(), agent, version, at=moment(at) if at else None, chain=chain)
     if json:
         typer.echo(json_format.dumps(_without_ids(found.as_dict(), ids), indent=1, default=_plain))
         return
@@ -213,9 +206,7 @@ def _rollout_rows(rollout: Rolled) -> _Rows:
 # --- reproduce ------------------------------------------------------------------------------------------------------------------
 
 
-def reproduce(
-    agent: _Agent, version: Annotated[str, typer.Argument(help="such as 1.4.2")], json: _Json = False
-) -> None:
+def reproduce(agent: Agent, version: Annotated[str, typer.Argument(help="such as 1.4.2")], json: Json = False) -> None:
     """Train a version again from its signed manifest and compare the digests: exits 0 equal, 1 different, 2 not possible."""
     from perennial.errors import PerennialError
     from perennial.flows.reproduce import EXIT_CODES, Outcome
@@ -266,7 +257,7 @@ def trace(
     fill: Annotated[
         bool, typer.Option("--fill", help="note the examples of an agent's older releases from their bundles")
     ] = False,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """List the versions that an example made or judged, or the examples of a version."""
     from perennial.flows import trace as flow
@@ -347,14 +338,6 @@ def _console() -> Console:
 
     told = sys.stdout.isatty() or os.environ.get("COLUMNS")
     return Console(highlight=False, width=None if told else 110)
-
-
-def _time(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not a time like 2026-11-21T16:10") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _when(time: datetime | None) -> str:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perennial.cli.common import Actor, Agent, Reason
+from perennial.cli.common import ports as _ports
+
 if TYPE_CHECKING:
     from perennial.flows.ports import Ports
     from perennial.retention.store import RetentionStore
 
-_Agent = Annotated[str, typer.Argument(help="name of the agent")]
 _Version = Annotated[str, typer.Argument(help="such as 1.4.2")]
-_Reason = Annotated[str, typer.Option(help="why; kept in the audit log")]
-_Actor = Annotated[str, typer.Option(help="who decides; your login name when left out")]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,12 +25,6 @@ def register(app: typer.Typer) -> None:
     group.command("release")(release)
     group.command("holds")(holds)
     app.add_typer(group, name="retention")
-
-
-def _ports() -> Ports:
-    from perennial.wiring import ports
-
-    return ports()
 
 
 def retention(
@@ -67,17 +61,17 @@ def retention(
         raise typer.Exit(1)
 
 
-def hold(agent: _Agent, version: _Version, reason: _Reason = "", actor: _Actor = "") -> None:
+def hold(agent: Agent, version: _Version, reason: Reason = "", actor: Actor = "") -> None:
     """Keep the files of a version whatever its age, for an audit or a dispute, until `release`."""
     _decide(agent, version, held=True, reason=reason, actor=actor)
 
 
-def release(agent: _Agent, version: _Version, reason: _Reason = "", actor: _Actor = "") -> None:
+def release(agent: Agent, version: _Version, reason: Reason = "", actor: Actor = "") -> None:
     """End a hold: age decides about the version again."""
     _decide(agent, version, held=False, reason=reason, actor=actor)
 
 
-def holds(agent: _Agent) -> None:
+def holds(agent: Agent) -> None:
     """List the versions of an agent that people hold, and why."""
     found = _store(_ports()).holds(agent)
     lines = [f"{one.version}  since {one.at:%Y-%m-%d %H:%M}  by {one.actor}: {one.reason}" for one in found]

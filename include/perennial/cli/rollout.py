@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from perennial.cli.common import Actor, Agent, Json, Reason
+from perennial.cli.common import ports as _ports
 from perennial.domain.words import RolloutDecision
 
 if TYPE_CHECKING:
-    from perennial.flows.ports import Ports
+    pass
 
 SHOW = "show"
-_Agent = Annotated[str, typer.Argument(help="name of the agent")]
-_Reason = Annotated[str, typer.Option(help="why; kept in the audit log")]
-_Actor = Annotated[str, typer.Option(help="who decides; your login name when left out")]
 _Version = Annotated[
     str, typer.Option(help="the version that you mean; nothing happens when another one is open by now")
 ]
-_Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 class _ShowsByDefault(TyperGroup):
@@ -47,13 +45,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="rollout")
 
 
-def _ports() -> Ports:
-    from perennial.wiring import ports
-
-    return ports()
-
-
-def show(agent: _Agent, json: _Json = False) -> None:
+def show(agent: Agent, json: Json = False) -> None:
     """Arms, samples, interval, the reason of a hold, the next check and the frozen plan of the newest rollout."""
     from perennial.flows.rollout_status import rollout_status
 
@@ -65,20 +57,20 @@ def show(agent: _Agent, json: _Json = False) -> None:
 
 
 def abort(
-    agent: _Agent, reason: _Reason = "", actor: _Actor = "", version: _Version = "", json: _Json = False
+    agent: Agent, reason: Reason = "", actor: Actor = "", version: _Version = "", json: Json = False
 ) -> None:  # fmt: skip
     """Take the candidate out of traffic; the champion keeps serving."""
     _decide(agent, RolloutDecision.ABORT, reason, actor, version, json)
 
 
 def promote(
-    agent: _Agent, reason: _Reason = "", actor: _Actor = "", version: _Version = "", json: _Json = False
+    agent: Agent, reason: Reason = "", actor: Actor = "", version: _Version = "", json: Json = False
 ) -> None:  # fmt: skip
     """Serve the candidate to everybody now; the bake keeps watching. Only a released, judged, genuine version."""
     _decide(agent, RolloutDecision.PROMOTE, reason, actor, version, json)
 
 
-def reset(agent: _Agent, reason: _Reason = "", actor: _Actor = "") -> None:
+def reset(agent: Agent, reason: Reason = "", actor: Actor = "") -> None:
     """Close the circuit breaker: let the agent train by itself again."""
     from perennial.flows.pause import reset_breaker
 

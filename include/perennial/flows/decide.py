@@ -7,7 +7,6 @@ from typing import Any
 from perennial.domain.words import RolloutDecision, RolloutState
 from perennial.errors import RolloutError
 from perennial.flows.champion import bundle_folder
-from perennial.flows.permission import require_served_permission
 from perennial.flows.ports import Ports
 from perennial.flows.rollout import align_targets, audit_once, freeze_of, settle_revert
 from perennial.rollout.machine import OPEN
@@ -54,8 +53,7 @@ def _promote(ports: Ports, row: RolloutRow, actor: str, reason: str) -> dict[str
         closed = freeze_of(ports, row.agent)
         if closed is not None:
             raise RolloutError(f"nothing of {row.agent} may be promoted: {closed}")
-        bundle_folder(ports, row.agent, row.version)
-        require_served_permission(ports, row.agent, row.version)
+        bundle_folder(ports, row.agent, row.version)  # bytes, signature and permission
         row = ports.rollouts.promote_full(row.id, actor=actor, reason=f"promoted by {actor}: {reason}")
     audit_once(ports, row, {"promoted"}, action="promoted", actor=actor, detail={"why": reason, "by_hand": True})
     align_targets(ports, row.agent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -12,6 +11,7 @@ from perennial.cli import build
 from perennial.domain.words import RolloutState
 from perennial.errors import RolloutError
 from perennial.flows import rollout
+from perennial.flows.permission import require_served_permission
 from tests.rollout_world import RolloutWorld, make_rollout_world
 
 
@@ -19,7 +19,7 @@ from tests.rollout_world import RolloutWorld, make_rollout_world
 def world(monkeypatch: pytest.MonkeyPatch) -> RolloutWorld:
     made = make_rollout_world()
     monkeypatch.setattr("perennial.wiring.ports", lambda *_: made.ports)
-    monkeypatch.setattr("perennial.flows.decide.bundle_folder", lambda *_: Path())
+    monkeypatch.setattr("perennial.flows.decide.bundle_folder", require_served_permission)
     made.champion("1.0.0")
     return made
 

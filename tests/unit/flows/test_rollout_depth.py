@@ -18,6 +18,7 @@ from perennial.fleet.loader import Fleet
 from perennial.flows import due, rollout, train, watch
 from perennial.flows.decide import decide
 from perennial.flows.pause import pause_of, reset_breaker
+from perennial.flows.permission import require_served_permission
 from perennial.flows.rollback import rollback_agent
 from perennial.flows.rollout_status import arms, rollout_status
 from perennial.ingest.results import Due
@@ -36,8 +37,8 @@ QUICK = Rollout(
 
 @pytest.fixture
 def genuine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bundles whose bytes are as signed; the verification itself has tests of its own."""
-    monkeypatch.setattr("perennial.flows.decide.bundle_folder", lambda *_: Path())
+    """Bundles whose bytes are as signed; that verification has tests of its own. Permission is asked for real."""
+    monkeypatch.setattr("perennial.flows.decide.bundle_folder", require_served_permission)
 
 
 def _world(**changes: Any) -> RolloutWorld:

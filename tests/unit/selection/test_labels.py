@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from perennial.domain.example import TrainingRow
-from perennial.selection import choose_labels
+from perennial.selection.labels import choose_labels
 
 
 def rows(*labels: object) -> tuple[TrainingRow, ...]:

@@ -8,8 +8,7 @@ from uuid import UUID
 import pytest
 
 from perennial.domain.example import TrainingRow
-from perennial.selection import near_duplicates, separate
-from perennial.selection.neighbours import _jaccard, _shingles
+from perennial.selection.neighbours import _jaccard, _shingles, near_duplicates, separate
 
 WORDS = [
     "bank",

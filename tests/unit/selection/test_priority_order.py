@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from perennial.domain.example import Example
 from perennial.domain.words import Priority
-from perennial.selection import priority_order
+from perennial.selection.priority_order import priority_order
 
 NOW = datetime(2025, 8, 1, tzinfo=UTC)
 LEVELS = st.sampled_from([0.0, 0.3, 0.5, 1.0])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perennial.domain.example import TrainingRow
-from perennial.selection import share_out, stratified_replay
+from perennial.selection.replay import share_out, stratified_replay
 
 
 def rows(counts: dict[str, int], corrections: int = 0) -> list[TrainingRow]:

@@ -1,0 +1,36 @@
+"""What several commands share: arguments by the same name and help, the ports, and a time that a person typed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from perennial.flows.ports import Ports
+
+Agent = Annotated[str, typer.Argument(help="name of the agent")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Reason = Annotated[str, typer.Option(help="why; kept in the audit log")]
+Actor = Annotated[str, typer.Option(help="who decides; your login name when left out")]
+
+
+def ports() -> Ports:
+    """The deployment that the settings name. Imported when a command runs, so that `--help` stays quick."""
+    from perennial import wiring
+
+    return wiring.ports()
+
+
+def moment(text: str) -> datetime:
+    """A time in ISO 8601, UTC when it names no zone; BadParameter for anything else.
+
+    >>> moment("2026-11-21T16:10").isoformat()
+    '2026-11-21T16:10:00+00:00'
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a time like 2026-11-21T16:10") from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
