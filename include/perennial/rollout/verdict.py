@@ -36,7 +36,7 @@ TRAILING_ERRORS = 5  # Argo Rollouts gives up after more than 4 errors in a row 
 TAIL_ANSWERS = 100  # below this, the 95th percentile is a handful of answers
 MIN_OUTCOMES = 10  # per arm; below, the normal approximation of the quality test does not hold
 STRANGE_AGREEMENT = 0.2  # a candidate that contradicts the champion more than this must be proven by outcomes
-_COUNTABLE = 2.0**53  # beyond it a float no longer tells neighbouring counts apart: such a number is a fault of the sender
+_COUNTABLE = 2.0**53  # beyond it a float cannot tell neighbouring counts apart: such a number is a fault of the sender
 OFFLINE_AGREEMENT = 0.8  # share of replayed requests answered as the champion did, for a decision without traffic
 
 
