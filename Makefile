@@ -18,8 +18,16 @@ help: ## this list
 demo: install ## start the stack and tell the whole story on it, with measured times
 	$(BIN)/perennial demo $(DEMO)
 
-test: install browser check ## every check and test
+test: install browser check ## every check and test, or those named by TESTS
+ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS)
+else
+	@# side by side what shares nothing; then, one by one, what runs on a whole stack: it takes the machine for itself
+	status=0; \
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m 'not stack' || status=$$?; \
+	$(BIN)/python -m pytest -m stack || status=$$?; \
+	exit $$status
+endif
 
 check: install ## style, types, layers
 	$(BIN)/ruff check .

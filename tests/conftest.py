@@ -15,8 +15,15 @@ pytest_plugins = ["tests.postgres_fixture", "tests.stack_fixture"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on the session's running stack come last: it takes half a core for as long as it is up.
+    """Long files first, so that no worker is left with one at the end; tests on the session's running stack last.
 
-    Among them those that look at it at rest come before those that train on it.
+    Among those that use the stack, the ones that look at it at rest come before those that train on it.
     """
-    items.sort(key=lambda item: ("stack" in getattr(item, "fixturenames", ()), "acceptance" in item.path.parts))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[bool, bool, bool]:
+    on_stack = "stack" in getattr(item, "fixturenames", ())
+    trains = "acceptance" in item.path.parts
+    short = not {"acceptance", "integration", "dags"} & set(item.path.parts)
+    return on_stack, on_stack and trains, short

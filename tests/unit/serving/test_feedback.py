@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 
@@ -95,7 +95,7 @@ def test_an_outcome_finds_answers_of_another_process(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("identity", "actual", "field"),
-    [(str(uuid4()), "x", "prediction_id"), ("7", "x", "prediction_id"), (None, "x", "prediction_id"),
+    [(str(UUID(int=7, version=4)), "x", "prediction_id"), ("7", "x", "prediction_id"), (None, "x", "prediction_id"),
      (7, "x", "prediction_id"), ("known", None, "actual"), ("known", float("nan"), "actual"),
      ("known", "a\0b", "actual"), ("known", "\ud800", "actual"), ("known", "", "actual")],
 )  # fmt: skip
