@@ -452,12 +452,15 @@ def test_an_agent_whose_candidates_are_refused_again_and_again_trains_by_wish_al
 
     assert due.due_agents(ports(Reason.THRESHOLD)) == []
     assert due.due_agents(ports(Reason.CORRECTION)) == [("scout", Reason.CORRECTION)]
-    assert train.claim(ports(Reason.THRESHOLD), JobRequest(agent="scout", run_id="r", reason=Reason.THRESHOLD)) is None
+    request = JobRequest(agent="scout", run_id="r", reason=Reason.THRESHOLD)
+    assert train.claim(ports(Reason.THRESHOLD), request) is None
+    assert "circuit breaker is open" in train.why_nothing(ports(Reason.THRESHOLD), request)
     assert "circuit breaker is open" in str(rollout_status(world.ports, "scout")["breaker"])
     with pytest.raises(RolloutError, match="a reason"):
         reset_breaker(world.ports, "scout", actor="ana", reason="")
     reset_breaker(world.ports, "scout", actor="ana", reason="found the broken source")
     assert due.due_agents(ports(Reason.THRESHOLD)) == [("scout", Reason.THRESHOLD)]
+    assert train.why_nothing(ports(Reason.THRESHOLD), request) == "nothing is due any more"
     assert world.audit.entries("scout")[0].action == "breaker_reset"
 
 

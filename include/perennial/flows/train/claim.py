@@ -70,6 +70,15 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
     )
 
 
+def why_nothing(ports: Ports, request: JobRequest) -> str:
+    """One line for people on a run whose claim was None: another training, the open circuit breaker, or nothing due."""
+    job = ports.buffer.job_of_run(request.run_id)
+    if job is not None and job.note:
+        return job.note
+    paused = pause_of(ports, request.agent) if ports.buffer.due(request.agent).reason in PAUSED else None
+    return "nothing is due any more" if paused is None else paused.reason
+
+
 def recall(ports: Ports, agent: Agent, job_id: UUID, attempt: int, reason: Reason) -> int:
     """Take in what waits because its source had its share of earlier batches, as far as this one has room; returns how many rows.
 
