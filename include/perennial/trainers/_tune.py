@@ -149,7 +149,8 @@ class _Learner:
         ]
         optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
         shuffle = np.random.default_rng(plan.seed + 1)
-        losses, penalties = [], []
+        losses: list[float] = []
+        penalties: list[float] = []
         for _ in range(plan.epochs):
             batches = _batches(tokens, plan.batch_size)
             for index in shuffle.permutation(len(batches)):
