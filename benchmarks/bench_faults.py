@@ -615,7 +615,7 @@ def attempts(drill: Drill, traffic: Traffic, name: str, number: int, count: int)
         except Late as late:
             strike.inside, strike.note = False, str(late)
             drill.settled()
-        except AssertionError as error:
+        except (AssertionError, PerennialError, httpx.HTTPError) as error:
             strike.broken.append({"harm": Harm.HALF, "name": "it never came to its end", "subject": str(error)})
         strike.broken += [asdict(one) for one in violations(drill.books(traffic))]
         print(f"{datetime.now(UTC):%H:%M:%S} {told(strike)}", flush=True)
