@@ -262,7 +262,9 @@ class Drill:
             ).fetchall()
             seconds = sorted(row["seconds"] for row in rows)
             if seconds:
-                self.lengths[name] = seconds[len(seconds) // 2]
+                self.lengths[name] = seconds[
+                    (len(seconds) - 1) // 2
+                ]  # the lower one: a long one may have moved the encoder
 
     # -- the kill
 
@@ -373,6 +375,7 @@ class Drill:
             champion=serving.champion, candidate=serving.candidate,
             gateway=(self.plane.agents()["agents"].get(AGENT) or {}).get("champion"),
             aliases=self.ports.models.aliases(AGENT), genuine=self.verify(serving.champion), failed_requests=failed,
+            workspaces=[folder.name for folder in (self.ports.settings.home / "work").glob("*")],
         )  # fmt: skip
 
     def verify(self, version: str | None) -> str:

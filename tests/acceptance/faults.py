@@ -42,7 +42,7 @@ class Books:
 
     ``store`` is what the model store has (version, digest), ``taught`` which version learned from which example, ``history`` the
     performance rows, ``moves`` those of the alias champion, ``gateway`` the champion that is really loaded, ``genuine`` why its
-    bundle does not verify (empty: it does).
+    bundle does not verify (empty: it does), ``workspaces`` the jobs whose texts lie on disk.
     """
 
     acknowledged: Collection[str] = ()
@@ -60,6 +60,7 @@ class Books:
     gateway: str | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
     genuine: str = ""
+    workspaces: Collection[str] = ()
     failed_requests: int = 0
 
 
@@ -99,6 +100,8 @@ def _examples(books: Books) -> _Found:
 
 
 def _releases(books: Books) -> _Found:
+    for job_id in sorted(set(books.workspaces) - {job["job_id"] for job in books.jobs if job["status"] in OPEN_JOB}):
+        yield Harm.HALF, "the texts of a job that ended are left on disk", job_id
     yield from _repeated("a job has two versions", (row["job_id"] for row in books.versions))
     yield from _repeated("a version has two jobs", (job["version"] for job in books.jobs if job["version"]))
     yield from _repeated("a version lies in the model store twice", (version for version, _ in books.store))

@@ -81,6 +81,7 @@ def test_whole_books_break_no_promise() -> None:
         (Harm.HALF, "nothing serves", {"champion": None}),
         (Harm.HALF, "aliases", {"aliases": {"champion": "1.0.0"}}),
         (Harm.HALF, "does not verify", {"genuine": "the signature does not verify"}),
+        (Harm.HALF, "left on disk", {"workspaces": ["j1"]}),
         (Harm.HALF, "requests failed", {"failed_requests": 2}),
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value else "",

@@ -100,3 +100,23 @@ def test_a_choice_of_rows_stays_once_something_may_have_been_trained_on_it(desk:
     assert train.select(desk.ports, ref) == ["news"]
     assert space.read_rows("news/new.json") == chosen, "the manifest must name what the weights were made of"
     assert desk.ports.buffer.job(ref.job_id).dataset["new"]["count"] == 24
+
+
+def test_the_texts_of_a_job_go_also_when_the_settle_before_was_killed_after_its_end(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.ports.buffer.sync_agents([record(tasks=("news",))])
+    ref = desk.claim()
+    desk.judge(ref, "hold")
+    space = Workspace.of(desk.ports.work, ref)
+
+    def killed(_: Workspace) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workspace, "remove", killed)
+        with pytest.raises(Killed):
+            train.settle(desk.ports, ref, "cancelled")
+    assert space.has("news/new.json")
+    assert train.settle(desk.ports, ref, "cancelled")["version"] is None
+    assert not space.root.exists()
