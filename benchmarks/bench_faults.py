@@ -55,7 +55,8 @@ MOST_SECONDS = 120.0  # until the point is done again
 PATIENCE = 420.0  # until the loop has ended; longer is a violation
 TRIES = 4  # kills that came too late, before a point is given up for this round
 ROWS = 14  # of a training that is asked for
-LENGTH = {"claim": 0.8, "train": 3.0, "evaluate": 3.0, "register": 1.5, "canary": 2.5, "full": 0.8, "revert": 0.8, "look": 1.5,
+BATCH = "train batch"  # the task ``train`` when it moves the encoder too
+LENGTH = {BATCH: 20.0, "claim": 0.8, "train": 3.0, "evaluate": 3.0, "register": 1.5, "canary": 2.5, "full": 0.8, "revert": 0.8, "look": 1.5,
           "fast_lane": 3.0, "rollback": 4.0}  # fmt: skip
 FLEET = """
 from perennial.fleet import TRUSTED, Agent, Gates, Rollout, Selection, Task
@@ -252,19 +253,19 @@ class Drill:
         return found
 
     def learn_lengths(self) -> None:
-        """How long the tasks take here and now, from those that ended well in their first try."""
+        """How long the tasks take here and now: the median of the last that ended well in their first try."""
         for name in LENGTH:
+            deep = name == BATCH
             rows = self.airflow_db.execute(
-                "SELECT extract(epoch FROM end_date - start_date)::float8 AS seconds FROM task_instance "
-                "WHERE dag_id = ANY (%s) AND (task_id = %s OR task_id LIKE %s) AND state = 'success' AND try_number = 1 "
-                "ORDER BY end_date DESC LIMIT 5",
-                ([TRAIN, ROLLOUT, WATCH], name, f"{name}\\_%"),
+                "SELECT extract(epoch FROM t.end_date - t.start_date)::float8 AS seconds "
+                "FROM task_instance t JOIN dag_run r USING (dag_id, run_id) WHERE dag_id = ANY (%s) "
+                "AND (t.task_id = %s OR t.task_id LIKE %s) AND t.state = 'success' AND t.try_number = 1 "
+                "AND (coalesce(r.conf ->> 'mode', '') = 'batch') = %s ORDER BY t.end_date DESC LIMIT 5",
+                ([TRAIN, ROLLOUT, WATCH], "train" if deep else name, "train\\_%" if deep else f"{name}\\_%", deep),
             ).fetchall()
             seconds = sorted(row["seconds"] for row in rows)
             if seconds:
-                self.lengths[name] = seconds[
-                    (len(seconds) - 1) // 2
-                ]  # the lower one: a long one may have moved the encoder
+                self.lengths[name] = seconds[(len(seconds) - 1) // 2]
 
     # -- the kill
 
@@ -286,7 +287,7 @@ class Drill:
         if when is not None:
             when(target)
         else:
-            length = next((value for name, value in self.lengths.items() if task.startswith(name)), 1.0)
+            length = self.lengths[BATCH if strike.variant == "batch" else task.rstrip("_0123456789")]
             passed = (datetime.now(UTC) - target.began).total_seconds()
             time.sleep(max(strike.moment * length - passed, 0.0))
         now = self.instance(target)
