@@ -50,7 +50,7 @@ doctor: install ## what is wrong, and what to do
 bench: install ## the figures of docs/performance.md, measured here
 	for file in benchmarks/bench_*.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file; done
 
-acceptance: install ## the long runs behind docs/trust.md, two hours: AGNEWS=FILE HUFFPOST=FILE
+acceptance: install ## the long runs behind docs/trust.md, three hours: AGNEWS=FILE HUFFPOST=FILE
 	PYTHONPATH=include:. $(BIN)/python benchmarks/acceptance.py --agnews "$(AGNEWS)" --huffpost "$(HUFFPOST)" $(ACCEPTANCE)
 
 install: $(VENV)/.installed ## the environment, once

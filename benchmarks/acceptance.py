@@ -1,11 +1,11 @@
 """The long runs behind docs/trust.md, one after the other, and one table of what was asked and what came out.
 
-    make acceptance AGNEWS=news_agnews.jsonl HUFFPOST=news_huffpost.jsonl        (about two hours on two cores)
+    make acceptance AGNEWS=news_agnews.jsonl HUFFPOST=news_huffpost.jsonl        (about three hours on two cores)
     PYTHONPATH=include:. python benchmarks/acceptance.py --agnews FILE --huffpost FILE [--only audit,rollouts] [--out FOLDER]
 
 Files are JSON Lines with ``text`` and ``label``; rows of the second carry a label of the first as ``ag4`` where one fits. Each run is a
 script of this folder, in a process of its own; what it prints and its figures stay in ``--out``. Exits 1 when a figure is missed or a
-run breaks. PostgreSQL and MLflow are made for the runs; nothing of a deployment is touched.
+run breaks. PostgreSQL, MLflow and for the faults a whole stack are made for the runs; nothing of a deployment is touched.
 """
 
 from __future__ import annotations
@@ -112,6 +112,20 @@ def ewc_time(found: dict[str, Any]) -> list[Figure]:
     return [("EWC over plain fine-tuning, time", "<= 1.1", f"{ratio:.2f}", ratio <= 1.1) for ratio in ratios]
 
 
+def faults(found: list[dict[str, Any]]) -> list[Figure]:
+    """kill -9 at every point of the loop."""
+    counted = [one for one in found if one["inside"]]
+    points = sorted({one["point"] for one in found})
+    fewest = min((sum(one["point"] == point for one in counted) for point in points), default=0)
+    broken = sum(len(one["broken"]) for one in found)
+    slowest = max((one["resumed"] or 0.0 for one in counted), default=0.0)
+    return [
+        ("kills at each point of the loop that hit its process", ">= 10", str(fewest), fewest >= 10),
+        ("lost, trained twice or half visible afterwards", "0", f"{broken} in {len(found)} kills", broken == 0),
+        ("slowest to be done again without a hand, s", "<= 120", f"{slowest:.0f}", slowest <= 120.0),
+    ]
+
+
 def plan(agnews: Path, huffpost: Path) -> dict[str, Run]:
     """Every run by name."""
     first, then = str(agnews), str(huffpost)
@@ -128,6 +142,7 @@ def plan(agnews: Path, huffpost: Path) -> dict[str, Run]:
         "ewc": Run(script="bench_trainer", arguments=(first, "--past", "1000"), figures=ewc_time),
         "reproduce": Run(script="bench_reproduce", arguments=(), asked="20 versions, 20 equal digests"),
         "audit": Run(script="bench_audit", arguments=(), asked="every tampering at the right row"),
+        "faults": Run(script="bench_faults", arguments=(), figures=faults),
         "growth": Run(script="bench_growth", arguments=("--count", "100"), asked="200 corrections, growth stated"),
     }
 

@@ -21,7 +21,7 @@ from perennial.fleet.loader import Fleet, Member
 from perennial.flows.ports import Ports
 from perennial.ingest.memory import MemoryBuffer
 from perennial.registry.memory import MemoryLedger
-from perennial.registry.rows import Release
+from perennial.registry.rows import Alias, AliasMove, Release
 from perennial.rollout.memory import MemoryRollouts
 from perennial.rollout.rows import Answered, Outcome, RolloutRow
 from perennial.settings import Settings
@@ -134,6 +134,13 @@ class JoinedLedger(MemoryLedger):
 
     def candidate(self, agent: str) -> str | None:
         return self._rollouts.serving(agent).candidate
+
+    def moves(self, agent: str, limit: int = 100) -> tuple[AliasMove, ...]:
+        mine = [move for move in self._rollouts.alias_moves if move["agent"] == agent]
+        return tuple(
+            AliasMove(**{**move, "alias": Alias(move["alias"])}, job_id=None, moved_at=self._clock())
+            for move in reversed(mine)
+        )[:limit]
 
     def newest_unserved(self, agent: str) -> Release | None:
         newest = next(iter(self.versions(agent)), None)

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from perennial.errors import RolloutError
 from perennial.flows.champion import bundle_folder
 from perennial.flows.ports import Ports
 from perennial.flows.retention import check_files_are_there
-from perennial.flows.rollout import align_targets, settle_revert
+from perennial.flows.rollout import ACTOR, align_targets, is_settled, settle_revert
+from perennial.registry.rows import Alias, AliasMove
+from perennial.rollout.rows import RolloutRow
+
+LATELY = 60.0  # seconds within which the same order is one that is given again
+REPAIRED_SECONDS = 3600.0  # how long ago a revert may have been that is looked at again
+_MOVES = 50  # newest moves of an agent's aliases in which an order is looked for
 
 
 def rollback_agent(ports: Ports, agent: str, *, actor: str, reason: str, version: str | None = None) -> dict[str, Any]:
     """Serve ``version`` (default: the champion before the present one) again, with the same bytes; history stays.
 
-    Raises RolloutError when there is no such version, FilesRemoved when retention took its files, UntrustedBundle when its bytes
-    do not agree with the ledger.
+    Killed after the move, the same order by the same person within a minute finishes it instead of going back further; without
+    that ``rollout_watch`` does. Raises RolloutError when there is no such version, FilesRemoved when retention took its files,
+    UntrustedBundle when its bytes do not agree with the ledger.
     """
+    killed = _killed(ports, agent, actor, reason)
+    if killed:
+        for row in killed:
+            settle_killed(ports, row)
+        return {"agent": agent, "from": killed[-1].version, "to": ports.ledger.champion(agent)}
     current = ports.ledger.champion(agent)
     target = version or ports.rollouts.previous_champion(agent)
     if target is None:
@@ -26,15 +39,66 @@ def rollback_agent(ports: Ports, agent: str, *, actor: str, reason: str, version
     check_files_are_there(ports, agent, target)  # a copy that still lies on this machine does not count
     bundle_folder(ports, agent, target)
     ports.rollouts.rollback(agent, target, actor=actor, reason=reason)
-    ports.audit.append(
-        actor=actor, action="rollback", agent=agent, subject=target, detail={"from": current, "why": reason}
-    )
+    gone = _gone(ports, agent, reason, LATELY)
+    _audit(ports, agent, target, current, actor, reason, gone)
     ports.buffer.record_performance(
         agent=agent, model_name=f"{agent}-{current}", before=None, after=None, examples=0, rollback=True, job_id=None,
         version=current, detail={"reason": reason, "by": actor, "back_to": target},
     )  # fmt: skip
-    for row in ports.rollouts.reverted_lately(60.0):
-        if row.agent == agent and row.reason == reason:
-            settle_revert(ports, row, action="reverted", actor=actor)
+    for row in gone:
+        settle_revert(ports, row, action="reverted", actor=actor)
     align_targets(ports, agent)
     return {"agent": agent, "from": current, "to": target}
+
+
+def settle_killed(ports: Ports, row: RolloutRow) -> None:
+    """Finish a revert whose process was killed after the move, under the name of whoever ordered it. Repeatable.
+
+    Who and why are in the alias's move, which is written with the revert. Runs in ``rollout_watch``, and when the order is given again.
+    """
+    order = _order(ports, row)
+    if order is None:
+        settle_revert(ports, row)
+        return
+    if order.alias is Alias.CHAMPION and not _audited(ports, row):
+        moves = [move for move in ports.ledger.moves(row.agent, _MOVES) if move.alias is Alias.CHAMPION]
+        before = [move.version for move in moves[moves.index(order) + 1 :]]
+        together = _gone(ports, row.agent, row.reason, REPAIRED_SECONDS)
+        _audit(ports, row.agent, str(order.version), before[0] if before else None, order.actor, order.reason, together)
+    word = "reverted" if order.alias is Alias.CHAMPION else "rollout_aborted"
+    settle_revert(ports, row, action=word, actor=order.actor)
+
+
+def _killed(ports: Ports, agent: str, actor: str, reason: str) -> list[RolloutRow]:
+    """Rollouts that this very order took back a moment ago without coming to its end."""
+    return [
+        row
+        for row in _gone(ports, agent, reason, LATELY)
+        if not is_settled(ports, row) and (order := _order(ports, row)) is not None and order.actor == actor
+    ]
+
+
+def _gone(ports: Ports, agent: str, reason: str, within: float) -> list[RolloutRow]:
+    return [row for row in ports.rollouts.reverted_lately(within) if (row.agent, row.reason) == (agent, reason)]
+
+
+def _order(ports: Ports, row: RolloutRow) -> AliasMove | None:
+    """The person's move that reverted this rollout; None when the controller did it. A rollback may take a candidate along."""
+    moves = [
+        move for move in ports.ledger.moves(row.agent, _MOVES) if move.reason == row.reason and move.actor != ACTOR
+    ]
+    return next((move for move in moves if move.alias is Alias.CHAMPION), next(iter(moves), None))
+
+
+def _audit(
+    ports: Ports, agent: str, target: str, current: str | None, actor: str, reason: str, gone: Sequence[RolloutRow]
+) -> None:
+    ports.audit.append(
+        actor=actor, action="rollback", agent=agent, subject=target,
+        detail={"from": current, "why": reason, "rollouts": [row.id for row in gone]},
+    )  # fmt: skip
+
+
+def _audited(ports: Ports, row: RolloutRow) -> bool:
+    entries = ports.audit.entries(row.agent, 200)
+    return any(one.action == "rollback" and row.id in one.detail.get("rollouts", ()) for one in entries)

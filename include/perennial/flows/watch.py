@@ -12,6 +12,7 @@ from perennial.domain.verdict import RolloutVerdict
 from perennial.domain.words import Parked, RolloutAction, RolloutState
 from perennial.flows.live_evidence import beside, refused_by_gateway
 from perennial.flows.ports import Ports
+from perennial.flows.rollback import REPAIRED_SECONDS, settle_killed
 from perennial.flows.rollout import (
     ACTOR,
     PARKED,
@@ -36,7 +37,6 @@ logger = logging.getLogger(__name__)
 RECENT = (100, 1000)  # newest answers judged alone, so that a long good past cannot hide a bad present
 REPLAYED = 200  # newest requests that the predecessor answers before anything is put back
 GRACE_SECONDS = 15.0
-REPAIRED_SECONDS = 3600.0  # how long ago a revert may have been that is looked at again
 
 
 def something_bakes(ports: Ports) -> bool:
@@ -111,7 +111,7 @@ def look(ports: Ports) -> list[dict[str, Any]]:
     Repeatable at any time.
     """
     for row in _unsettled(ports):
-        settle_revert(ports, row)
+        settle_killed(ports, row)
         logger.warning("the revert of %s %s had been killed half-way and is finished now", row.agent, row.version)
     return [_bake(ports, row) for row in ports.rollouts.baking()] + [
         _parked(ports, row) for row in ports.rollouts.parked()

@@ -20,6 +20,7 @@ from perennial.flows.decide import decide
 from perennial.flows.pause import pause_of, reset_breaker
 from perennial.flows.permission import require_served_permission
 from perennial.flows.rollback import rollback_agent
+from perennial.flows.rollout import is_settled
 from perennial.flows.rollout_status import arms, rollout_status
 from perennial.ingest.results import Due
 from perennial.registry.folder_store import FolderStore
@@ -423,6 +424,50 @@ def _run_killed(where: str, at: int | None, *, after: bool) -> int:
     assert said == {"canary": ["reverted"], "bake": ["bake_reverted"], "abort": ["rollout_aborted"], "full": []}[where]
     assert world.audited("1.0.1").count("promoted") == (where in {"full", "bake"})
     assert len([one for one in world.buffer.performance("scout", 50) if one.version == "1.0.1"]) == bad
+    return calls
+
+
+@pytest.mark.req("D10", "K40")
+@pytest.mark.parametrize("again", [False, True])
+def test_a_rollback_by_hand_that_is_killed_anywhere_ends_under_the_name_of_who_ordered_it(again: bool) -> None:
+    calls = _rollback_killed(None, after=False, again=again)
+    assert calls > 5
+    for at in range(calls):
+        for after in (False, True):
+            _rollback_killed(at, after=after, again=again)
+
+
+def _rollback_killed(at: int | None, *, after: bool, again: bool) -> int:
+    """``again``: the person gives the same order again; otherwise the watch comes by."""
+    world = make_rollout_world(rollout=QUICK)
+    for number in range(3):
+        world.champion(f"1.0.{number}")
+    _begun(world, "1.0.3")
+    world.clock.move(1)
+
+    def order() -> None:
+        rollback_agent(world.ports, "scout", actor="ana", reason="complaints")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("perennial.flows.rollback.bundle_folder", lambda *_: Path())
+        world.fuse.calls, world.fuse.at, world.fuse.after = 0, at, after
+        try:
+            order()
+        except Killed:
+            world.fuse.at = None
+            begun = world.rollouts.serving("scout").champion == "1.0.1"
+            settled = all(is_settled(world.ports, row) for row in world.rollouts.reverted_lately(60.0))
+            if not begun or (again and not settled):
+                order()
+        calls = world.fuse.calls
+    world.clock.move(20)
+    watch.look(world.ports)
+    assert world.rollouts.serving("scout").champion == "1.0.1"
+    assert world.aliases["champion"] == "1.0.1"
+    said = [(entry.action, entry.actor, entry.subject) for entry in world.audit.entries("scout")]
+    assert sorted(said) == [("reverted", "ana", "1.0.2"), ("reverted", "ana", "1.0.3"), ("rollback", "ana", "1.0.1")]
+    flagged = [one.version for one in world.buffer.performance("scout", 50) if one.rollback_triggered]
+    assert sorted(map(str, flagged)) == ["1.0.2", "1.0.3"]
     return calls
 
 

@@ -67,7 +67,8 @@ class Deployment:
                 home=self.home, verify_key_file=keys.public, retention_keep_versions=2, retention_keep_champions=2, **settings
             ),
             ledger=self.ledger, models=self.store, retention=self.retention, audit=self.audit, runs=self.runs,
-            rollouts=SimpleNamespace(previous_champion=lambda agent: "1.0.5"), work=self.home / "work",
+            rollouts=SimpleNamespace(previous_champion=lambda agent: "1.0.5", reverted_lately=lambda within: []),
+            work=self.home / "work",
             targets={"folder": FolderTarget(self.home / "serving", {})}, fleet=lambda: SimpleNamespace(agents=()),
         )  # fmt: skip
 

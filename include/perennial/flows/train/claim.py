@@ -6,6 +6,7 @@ import logging
 from typing import Any
 from uuid import UUID
 
+from perennial.audit.once import append_once
 from perennial.domain.job import BatchRef, JobRequest
 from perennial.domain.words import JobStatus, Mode, Reason
 from perennial.fleet.agent import Agent
@@ -32,15 +33,16 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
     higher attempt, which fences the older one.
     """
     agent = ports.fleet().agent(request.agent)
-    reason = request.reason
-    if reason in _NOTICED and not request.force:
+    begun = ports.buffer.job_of_run(request.run_id)
+    reason = request.reason if begun is None else begun.reason  # a repeat goes on as the killed try began
+    if begun is None and reason in _NOTICED and not request.force:
         due = ports.buffer.due(request.agent)
-        if not due.due and not ports.buffer.job_of_run(request.run_id):
+        if not due.due:
             logger.info("%s is not due any more: %s waiting", request.agent, due.waiting)
             return None
         reason = due.reason or reason
         paused = pause_of(ports, request.agent) if reason in PAUSED else None
-        if paused is not None and not ports.buffer.job_of_run(request.run_id):
+        if paused is not None:
             logger.info("%s does not train by itself: %s", request.agent, paused.reason)
             return None
     job_id = ports.buffer.open_job(_with_reason(request, reason))
@@ -61,8 +63,8 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
     recalled = recall(ports, agent, job_id, attempt, reason)
     ports.buffer.absorb_requests(request.agent, job_id)
     if reason is Reason.CORRECTION and max(row.priority for row in rows) >= 3:
-        ports.audit.append(
-            actor="perennial", action="critical_correction_claimed", agent=request.agent, subject=str(job_id),
+        append_once(
+            ports.audit, actor="perennial", action="critical_correction_claimed", agent=request.agent, subject=str(job_id),
             detail={"rows": len(rows), "critical": sum(row.priority >= 3 for row in rows)},
         )  # fmt: skip
     return BatchRef(

@@ -36,14 +36,15 @@ def select(ports: Ports, ref: BatchRef) -> list[str]:
     Freezes the holdout as of the job's start and keeps near-duplicates apart: a training row that repeats a holdout text
     leaves the batch, unless it is a correction, which stays while the holdout row leaves. Rows of a label that is new and
     still too rare wait as ``held``, and so do those that the screening against poisoning holds back. Raises EmptyBatch when
-    nothing is left.
+    nothing is left. Run again after a kill, a choice that was made stays: what was trained by then was trained on it.
     """
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
     agent = ports.fleet().agent(ref.agent)
     space = Workspace.of(ports.work, ref)
+    if space.has("select.json"):
+        return _chosen(ports, ref, space)
     champion = champion_folder(ports, ref.agent)
     started = ports.buffer.job_started(ref.job_id)
-    chosen: list[str] = []
     summary: dict[str, Any] = {"champion": champion[0] if champion else None, "tasks": {}}
     screening = screened(ports, ref, agent, space)
     summary["screening"] = screening.report
@@ -66,8 +67,7 @@ def select(ports: Ports, ref: BatchRef) -> list[str]:
             "new": len(apart.training), "holdout": len(apart.holdout), "labels": list(choice.labels),
             "new_labels": list(choice.new) if known else [],
         }  # fmt: skip
-        chosen.append(name)
-    if not chosen:
+    if not summary["tasks"]:
         raise EmptyBatch(
             "no row of the batch can be trained: all wait for a person or a new label's minimum, or repeat the holdout"
         )
@@ -75,8 +75,14 @@ def select(ports: Ports, ref: BatchRef) -> list[str]:
         rates = ports.rollouts.error_rates(ref.agent, champion[0])
         summary["production_errors"] = {one.task: {"judged": one.judged, "rate": round(one.rate, 4)} for one in rates}
     space.write_json("select.json", summary)
+    return _chosen(ports, ref, space)
+
+
+def _chosen(ports: Ports, ref: BatchRef, space: Workspace) -> list[str]:
+    """Note the choice in the job's record; the tasks to train, in order."""
+    summary = space.read_json("select.json")
     ports.buffer.update_job_record(ref.job_id, ref.attempt, dataset=_dataset_record(space, summary))
-    return chosen
+    return [str(task) for task in summary["tasks"]]
 
 
 def _choose(spec: Task, rows: Sequence[TrainingRow], known: tuple[str, ...]) -> LabelChoice:

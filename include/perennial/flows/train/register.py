@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from perennial.audit.once import append_once
 from perennial.domain.job import BatchRef
 from perennial.domain.words import Mode
 from perennial.errors import NotConfigured
@@ -22,6 +23,7 @@ from perennial.registry.manifest import Manifest
 from perennial.registry.permission import Permission, permit
 from perennial.registry.recipe import Recipe, Role, RowMark, Rows, TaskRecipe, rows_digest
 from perennial.registry.release import make_release
+from perennial.registry.rows import Release
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +31,13 @@ logger = logging.getLogger(__name__)
 def register(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     """Publish the candidate as a new version, if a live verdict (and approval, where one is asked for) covers its bytes.
 
-    Raises PromotionRefused otherwise. Killed and run again it finds its own version in the ledger and makes none twice.
+    Raises PromotionRefused otherwise. Killed and run again it finds its own version in the ledger and makes none twice; what a
+    kill left out after the ledger's row is made up for.
     """
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
     done = ports.ledger.version_of_job(ref.job_id)
     if done is not None:
+        _note(ports, done)
         return _links(ports, ref.agent, done.version, done.digest)
     space = Workspace.of(ports.work, ref)
     candidate = space.root / "candidate"
@@ -51,14 +55,20 @@ def register(ports: Ports, ref: BatchRef) -> dict[str, Any]:
         password=password.get_secret_value() if password else None,
         tags={"run_id": ports.buffer.run_of_job(ref.job_id), "reason": ref.reason.value, "mode": ref.mode.value},
     )  # fmt: skip
-    ports.audit.append(
-        actor="perennial", action="registered", agent=ref.agent, subject=release.version,
+    _note(ports, release)
+    return _links(ports, ref.agent, release.version, release.digest)
+
+
+def _note(ports: Ports, release: Release) -> None:
+    """Put the release into the audit log, once."""
+    approvals = (release.manifest.get("permission") or {}).get("approvals", ())
+    append_once(
+        ports.audit, actor="perennial", action="registered", agent=release.agent, subject=release.version,
         detail={
-            "digest": release.digest, "job_id": str(ref.job_id), "base_version": release.base_version,
-            "approved_by": [approval.actor for approval in permission.approvals],
+            "digest": release.digest, "job_id": str(release.job_id), "base_version": release.base_version,
+            "approved_by": [approval["actor"] for approval in approvals],
         },
     )  # fmt: skip
-    return _links(ports, ref.agent, release.version, release.digest)
 
 
 def require_permission(ports: Ports, ref: BatchRef, digest: str) -> Permission:

@@ -39,6 +39,8 @@ def settle(ports: Ports, ref: BatchRef, outcome: str) -> dict[str, Any]:
     except StaleClaim:
         # an earlier try of this very task closed the job already, or a newer attempt owns it: nothing is left to do
         job = ports.buffer.job(ref.job_id)
+        if job.completed_at is not None:  # nobody needs its texts any more; a try that was killed left them
+            space.remove()
         return {"note": job.note or "closed by another attempt", "version": job.version}
     space.remove()
     return {"note": note, "version": released.version if released else None}
