@@ -6,7 +6,8 @@ PerennialError
 ├── FleetError              a fleet file is broken; names file and line
 ├── StoreError              PostgreSQL refused or is away
 │   ├── StoreUnavailable    nothing was written; try again
-│   └── StaleClaim          the job lost its lease; this attempt must stop
+│   ├── StaleClaim          the job lost its lease; this attempt must stop
+│   └── AsideRefused        rows that stand aside cannot be released or dropped like this
 ├── TrainingError
 │   ├── EmptyBatch          there is nothing to train on
 │   └── UnknownLabel        a row has a label that the model does not know
@@ -74,6 +75,10 @@ class StoreUnavailable(StoreError):
 
 class StaleClaim(StoreError):
     """The job no longer owns its rows (another attempt took over); this attempt must stop and write nothing."""
+
+
+class AsideRefused(StoreError):
+    """Rows that stand aside were asked for something that their reason does not allow, or without a name or a reason."""
 
 
 class TrainingError(PerennialError):
