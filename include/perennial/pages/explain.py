@@ -1,0 +1,14 @@
+"""The page explain."""
+
+from __future__ import annotations
+
+from perennial.pages.html import Html
+from perennial.pages.layout import heading
+from perennial.pages.page import Asked, Page, Site
+
+
+def _show(site: Site, asked: Asked) -> Html:
+    return heading("Explain")
+
+
+PAGE = Page(path="/explain", title="Explain", show=_show)
