@@ -82,7 +82,9 @@ def _move_all(
 
     keys = [one.key for one in piles(ports, agent) if one.key.code == code and task in ("", one.key.task)]
     if not keys:
-        raise typer.BadParameter(f"nothing of {agent} stands aside as {code!r}; `perennial quarantine {agent}` lists the reasons")
+        raise typer.BadParameter(
+            f"nothing of {agent} stands aside as {code!r}; `perennial quarantine {agent}` lists the reasons"
+        )
     return [
         settle(ports, AsideOrder(agent=agent, action=action, key=key, actor=said[0], why=said[1]), at_once=10**9)
         for key in keys
@@ -159,4 +161,3 @@ def _show(rows: list[dict[str, Any]], json: bool, *, nothing: str) -> None:
     for row in rows:
         table.add_row(*(escape(str(value)) for value in row.values()))
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
-

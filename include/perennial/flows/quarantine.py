@@ -173,7 +173,9 @@ def settle_row(
     """
     row = ports.buffer.example(example_id)
     if row is None or row.agent != agent:
-        raise AsideRefused(f"{agent} has no example {example_id}; `perennial quarantine {agent}` lists what stands aside")
+        raise AsideRefused(
+            f"{agent} has no example {example_id}; `perennial quarantine {agent}` lists what stands aside"
+        )
     if row.state not in ASIDE:
         return Settled(rows=0, holdout=0, more=False, note=f"nothing changed: {_gone(row.state, row.reason)}")
     seen = key or AsideKey(state=row.state, task=row.task, code=code_of(row.reason))
@@ -194,7 +196,11 @@ def settle(ports: Ports, order: AsideOrder, *, at_once: int = AT_ONCE) -> Settle
         rows, holdout = rows + len(moved.ids), holdout + moved.holdout
         if not moved.ids or order.ids is not None:
             break
-    more = order.ids is None and rows >= at_once and bool(store.rows(order.agent, key=order.key, before=order.until, limit=1))
+    more = (
+        order.ids is None
+        and rows >= at_once
+        and bool(store.rows(order.agent, key=order.key, before=order.until, limit=1))
+    )
     return Settled(rows=rows, holdout=holdout, more=more, note=_told(ports, order, rows, holdout, more))
 
 
@@ -212,7 +218,11 @@ def _told(ports: Ports, order: AsideOrder, rows: int, holdout: int, more: bool) 
         return f"{rows} {'row' if rows == 1 else 'rows'} {verb}{along}{following}{rest}"
     if order.ids is not None and len(order.ids) == 1:
         row = ports.buffer.example(order.ids[0])
-        return "nothing changed: there is no such row" if row is None else f"nothing changed: {_gone(row.state, row.reason)}"
+        return (
+            "nothing changed: there is no such row"
+            if row is None
+            else f"nothing changed: {_gone(row.state, row.reason)}"
+        )
     return "nothing changed: no such row stands aside for this reason any more"
 
 

@@ -122,9 +122,7 @@ class AsideStore(Protocol):
         """The agent's groups, by state, task and reason; at most ``MOST_GROUPS``."""
         ...
 
-    def rows(
-        self, agent: str, *, key: AsideKey | None = None, before: int = NEWEST, limit: int = 50
-    ) -> list[AsideRow]:
+    def rows(self, agent: str, *, key: AsideKey | None = None, before: int = NEWEST, limit: int = 50) -> list[AsideRow]:
         """Rows with a number below ``before``, newest first; of one group, or of all."""
         ...
 
@@ -166,7 +164,9 @@ def refusal(action: AsideAction, key: AsideKey) -> str | None:
             "back by themselves"
         )
     if key.state is State.HELD and key.code == NEW_LABEL:
-        return "rows of a label that is still too rare come back by themselves once enough carry it; only drop is possible"
+        return (
+            "rows of a label that is still too rare come back by themselves once enough carry it; only drop is possible"
+        )
     return None
 
 
@@ -221,9 +221,7 @@ class PostgresAside:
             for row in self._all("aside_groups", values)
         ]
 
-    def rows(
-        self, agent: str, *, key: AsideKey | None = None, before: int = NEWEST, limit: int = 50
-    ) -> list[AsideRow]:
+    def rows(self, agent: str, *, key: AsideKey | None = None, before: int = NEWEST, limit: int = 50) -> list[AsideRow]:
         """See ``AsideStore``."""
         values: dict[str, Any] = {"agent": agent, "before": before, "limit": limit, "letters": LETTERS}
         statement = "aside_newest"

@@ -51,9 +51,7 @@ class MemoryAside:
         order = sorted(found.items(), key=lambda item: (_PLACE[item[0].state], item[0].task, item[0].code))
         return [AsideGroup(key=key, rows=min(n, MOST_COUNTED + 1)) for key, n in order[:MOST_GROUPS]]
 
-    def rows(
-        self, agent: str, *, key: AsideKey | None = None, before: int = NEWEST, limit: int = 50
-    ) -> list[AsideRow]:
+    def rows(self, agent: str, *, key: AsideKey | None = None, before: int = NEWEST, limit: int = 50) -> list[AsideRow]:
         """See ``AsideStore``."""
         with self._state.lock:
             found = [
@@ -99,7 +97,11 @@ class MemoryAside:
             if winner.state is State.SUPERSEDED:
                 continue  # a newer correction of the same input was released with it
             for row in self._state.rows:
-                if row.input_digest != winner.input_digest or row.number >= winner.number or row.superseded_by is not None:
+                if (
+                    row.input_digest != winner.input_digest
+                    or row.number >= winner.number
+                    or row.superseded_by is not None
+                ):
                     continue
                 if row.state in (State.CLAIMED, State.TRAINED):
                     row.superseded_by = winner.example.example_id
@@ -121,7 +123,9 @@ class MemoryAside:
         return len(follows)
 
 
-_PLACE = {state: place for place, state in enumerate((State.UNLABELLED, State.QUARANTINED, State.HELD))}  # as the database sorts them
+_PLACE = {
+    state: place for place, state in enumerate((State.UNLABELLED, State.QUARANTINED, State.HELD))
+}  # as the database sorts them
 
 
 def _key(row: Row) -> AsideKey:

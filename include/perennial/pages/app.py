@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Scope
 
 from perennial.errors import (
+    AsideRefused,
     InvalidExample,
     NotConfigured,
     PerennialError,
@@ -26,7 +27,7 @@ from perennial.errors import (
     UnknownAgent,
 )
 from perennial.flows.ports import Ports
-from perennial.pages import explain, fleet, version
+from perennial.pages import explain, fleet, quarantine, rollout, validation, version
 from perennial.pages.guard import Guard, user_of
 from perennial.pages.html import Html, el, join
 from perennial.pages.identity import Identify, User
@@ -40,17 +41,21 @@ logger = logging.getLogger(__name__)
 PAGES: tuple[Page, ...] = (
     fleet.PAGE,
     version.PAGE,
+    rollout.PAGE,
+    validation.PAGE,
+    quarantine.PAGE,
     explain.PAGE,
 )
 
 THREADS = 8  # pages that are made at the same time in one process of the api-server
 _FORM = "application/x-www-form-urlencoded"
-_STATIC = {"pages.css": "text/css; charset=utf-8", "pages.js": "text/javascript; charset=utf-8"}
+_STATIC = {"pages.css": "text/css; charset=utf-8", "pages.js": "text/javascript; charset=utf-8",
+           "live.js": "text/javascript; charset=utf-8"}
 _HERE = Path(__file__).resolve().parent / "static"
 
 # the first that fits decides
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (UnknownAgent, 404), (InvalidExample, 422), (StoreUnavailable, 503), (NotConfigured, 503), (RolloutError, 409),
+    (UnknownAgent, 404), (InvalidExample, 422), (AsideRefused, 409), (StoreUnavailable, 503), (NotConfigured, 503), (RolloutError, 409),
     (RegistryError, 404), (PerennialError, 500),
 )  # fmt: skip
 _TITLES = {
