@@ -72,6 +72,12 @@ def switch_training(ports: Ports, dags: Dags, agent: str, *, paused: bool, actor
     ports.audit.append(actor=actor, action=action, agent=agent, subject=train_dag_id(agent), detail={"why": reason})
     if not dags.set_paused(train_dag_id(agent), paused):
         ports.audit.append(
-            actor=actor, action=f"{action}_failed", agent=agent, subject=train_dag_id(agent), detail={"why": "no such DAG"}
+            actor=actor,
+            action=f"{action}_failed",
+            agent=agent,
+            subject=train_dag_id(agent),
+            detail={"why": "no such DAG"},
         )
-        raise RolloutError(f"Airflow does not know the DAG {train_dag_id(agent)} yet; wait until it is parsed, then try again")
+        raise RolloutError(
+            f"Airflow does not know the DAG {train_dag_id(agent)} yet; wait until it is parsed, then try again"
+        )

@@ -130,7 +130,9 @@ class _Pages:
     async def no_route(self, request: Request, error: Exception) -> Response:
         """What does not exist, or not with this method."""
         status = error.status_code if isinstance(error, HTTPException) else 500
-        return self._failure(request, status, "There is no such page." if status == 404 else "The request cannot be answered.")
+        return self._failure(
+            request, status, "There is no such page." if status == 404 else "The request cannot be answered."
+        )
 
     async def _run(self, request: Request, work: Callable[[], Response]) -> Response:
         if self._limiter is None:
@@ -174,7 +176,9 @@ class _Pages:
 
 
 def _needs(role: Role) -> str:
-    return f"This needs the role {role.word}. Ask an administrator for a grant in PERENNIAL_PAGES_GRANTS, or in Airflow."
+    return (
+        f"This needs the role {role.word}. Ask an administrator for a grant in PERENNIAL_PAGES_GRANTS, or in Airflow."
+    )
 
 
 def _form(raw: bytes) -> dict[str, str]:
@@ -200,7 +204,9 @@ def _refusal(scope: Scope, status: int, told: str) -> ASGIApp:
     headers: dict[str, Any] = {"www-authenticate": "Bearer"} if status == 401 else {}
     if b"text/html" not in accepts:
         return JSONResponse({"error": told}, status_code=status, headers=headers)
-    nobody = Asked(user=User(id="", name="nobody"), role=Role.NOBODY, base=scope.get("root_path", ""), now=datetime.now(UTC))
+    nobody = Asked(
+        user=User(id="", name="nobody"), role=Role.NOBODY, base=scope.get("root_path", ""), now=datetime.now(UTC)
+    )
     main: Html = join(
         heading(_TITLES.get(status, "Refused"), told),
         el("p", el("a", "To Airflow", href=nobody.airflow("/"))) if status == 401 else None,

@@ -116,6 +116,7 @@ class PostgresOverview:
         """See ``Overview``."""
         asked: dict[str, Any] = {"agents": list(agents), "most": MOST}
         with self._database.connection() as connection:
+
             def read(name: str, **more: Any) -> list[dict[str, Any]]:
                 return connection.execute(self._sql[name], {**asked, **more}).fetchall()
 
