@@ -26,13 +26,12 @@ from perennial.errors import (
     StoreUnavailable,
     UnknownAgent,
 )
-from perennial.flows.ports import Ports
 from perennial.pages import explain, fleet, quarantine, rollout, validation, version
 from perennial.pages.guard import Guard, user_of
 from perennial.pages.html import Html, el, join
 from perennial.pages.identity import Identify, User
 from perennial.pages.layout import frame, heading
-from perennial.pages.page import Action, Asked, Dags, Page, Site
+from perennial.pages.page import Action, Asked, Page, Site
 from perennial.pages.roles import Role, role_of
 
 logger = logging.getLogger(__name__)
@@ -65,20 +64,19 @@ _TITLES = {
 
 
 def pages_app(
-    ports: Callable[[], Ports], *, identify: Identify, dags: Dags, cookie: str = "_token",
+    site: Callable[[], Site], *, identify: Identify, cookie: str = "_token",
     origins: Collection[str] = (), pages: tuple[Page, ...] = PAGES, now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:  # fmt: skip
     """The ASGI app of every page. Runs in Airflow's api-server, mounted by the plugin, or by itself in a test.
 
-    ``ports`` is asked at the first page, so that starting the api-server costs no connection; ``cookie`` names the cookie that
+    ``site`` is asked when a page is, so that starting the api-server costs no connection; ``cookie`` names the cookie that
     carries Airflow's token; ``origins`` are further addresses of this site, for a proxy that changes the Host header.
     """
     app = FastAPI(title="Perennial pages", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    made = _Pages(ports, dags, pages, now)
+    made = _Pages(site, pages, now)
     app.add_api_route("/healthz", _health, methods=["GET", "HEAD"], response_model=None)
     app.add_api_route("/static/{name}", _static, methods=["GET"], response_model=None)
-    for path in ("", "/"):
-        app.add_api_route(path, made.home, methods=["GET"], response_model=None)
+    app.add_api_route("/", made.home, methods=["GET"], response_model=None)
     for page in pages:
         app.add_api_route(page.path, made.showing(page), methods=["GET"], response_model=None)
         for action in page.actions:
@@ -107,10 +105,8 @@ def _file(name: str) -> bytes:
 class _Pages:
     """The handlers. Pages are made in threads, since what they read blocks."""
 
-    def __init__(
-        self, ports: Callable[[], Ports], dags: Dags, pages: tuple[Page, ...], now: Callable[[], datetime]
-    ) -> None:
-        self._ports, self._dags, self._pages, self._now = ports, dags, pages, now
+    def __init__(self, site: Callable[[], Site], pages: tuple[Page, ...], now: Callable[[], datetime]) -> None:
+        self._site, self._pages, self._now = site, pages, now
         self._limiter: CapacityLimiter | None = None
 
     async def home(self, request: Request) -> Response:
@@ -139,7 +135,9 @@ class _Pages:
     async def no_route(self, request: Request, error: Exception) -> Response:
         """What does not exist, or not with this method."""
         status = error.status_code if isinstance(error, HTTPException) else 500
-        return self._failure(request, status, "There is no such page." if status == 404 else "The request cannot be answered.")
+        return self._failure(
+            request, status, "There is no such page." if status == 404 else "The request cannot be answered."
+        )
 
     async def _run(self, request: Request, work: Callable[[], Response]) -> Response:
         if self._limiter is None:
@@ -154,7 +152,8 @@ class _Pages:
             return self._failure(request, 500, "The page could not be made; the log of the api-server says why.")
 
     def _show(self, page: Page, request: Request) -> Response:
-        site, asked = self._site(), self._asked(request)
+        site = self._site()
+        asked = self._asked(request, site)
         if not asked.may(page.role):
             return self._failure(request, 403, _needs(page.role))
         main = page.show(site, asked)
@@ -162,29 +161,29 @@ class _Pages:
         return _html(frame(asked, title=page.title, main=main, pages=self._pages, here=page.path, notice=notice))
 
     def _act(self, action: Action, request: Request, raw: bytes) -> Response:
-        site, asked = self._site(), self._asked(request, _form(raw))
+        site = self._site()
+        asked = self._asked(request, site, _form(raw))
         if not asked.may(action.role):
             return self._failure(request, 403, _needs(action.role))
         return RedirectResponse(action.run(site, asked), status_code=303)
 
-    def _site(self) -> Site:
-        return Site(ports=self._ports(), dags=self._dags)
-
-    def _asked(self, request: Request, form: dict[str, str] | None = None, *, known: bool = True) -> Asked:
+    def _asked(self, request: Request, site: Site | None, form: dict[str, str] | None = None) -> Asked:
         user: User = user_of(request.scope)
-        grants = self._ports().settings.pages_grants if known else {}
+        grants = site.ports.settings.pages_grants if site is not None else {}
         return Asked(
             user=user, role=role_of(user.id, user.standing, grants), base=request.scope.get("root_path", ""), now=self._now(),
             query=dict(request.query_params), form=form or {},
         )  # fmt: skip
 
     def _failure(self, request: Request, status: int, told: str) -> Response:
-        asked = self._asked(request, known=False)
+        asked = self._asked(request, None)
         return _html(_error_page(asked, status, told, self._pages), status)
 
 
 def _needs(role: Role) -> str:
-    return f"This needs the role {role.word}. Ask an administrator for a grant in PERENNIAL_PAGES_GRANTS, or in Airflow."
+    return (
+        f"This needs the role {role.word}. Ask an administrator for a grant in PERENNIAL_PAGES_GRANTS, or in Airflow."
+    )
 
 
 def _form(raw: bytes) -> dict[str, str]:
@@ -210,7 +209,9 @@ def _refusal(scope: Scope, status: int, told: str) -> ASGIApp:
     headers: dict[str, Any] = {"www-authenticate": "Bearer"} if status == 401 else {}
     if b"text/html" not in accepts:
         return JSONResponse({"error": told}, status_code=status, headers=headers)
-    nobody = Asked(user=User(id="", name="nobody"), role=Role.NOBODY, base=scope.get("root_path", ""), now=datetime.now(UTC))
+    nobody = Asked(
+        user=User(id="", name="nobody"), role=Role.NOBODY, base=scope.get("root_path", ""), now=datetime.now(UTC)
+    )
     main: Html = join(
         heading(_TITLES.get(status, "Refused"), told),
         el("p", el("a", "To Airflow", href=nobody.airflow("/"))) if status == 401 else None,

@@ -91,7 +91,11 @@ def _chart(
 
 def _told(point: Point) -> str:
     value = f"{(point.value or 0.0) * 100:.1f} %"
-    ends = f" ({point.low * 100:.1f} to {point.high * 100:.1f})" if point.low is not None and point.high is not None else ""
+    ends = (
+        f" ({point.low * 100:.1f} to {point.high * 100:.1f})"
+        if point.low is not None and point.high is not None
+        else ""
+    )
     return f"{point.label}: {value}{ends}"
 
 

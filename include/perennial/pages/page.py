@@ -10,62 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
 from urllib.parse import urlencode
 
 from perennial.errors import InvalidExample
 from perennial.flows.ports import Ports
+from perennial.flows.training_switch import Dags
 from perennial.pages.html import Html
 from perennial.pages.identity import User
+from perennial.pages.overview import Overview
 from perennial.pages.roles import Role
 
 LONGEST_REASON = 500  # characters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DagFacts:
-    """What Airflow says of one DAG; ``next_run`` is None for one that no clock starts."""
-
-    paused: bool
-    next_run: datetime | None = None
-
-
-class Dags(Protocol):
-    """The seam to Airflow's DAGs; in one process with Airflow's api-server, so it costs one query."""
-
-    def facts(self, dag_ids: list[str]) -> dict[str, DagFacts]:
-        """What is known of these DAGs; one that Airflow has not parsed yet is left out."""
-        ...
-
-    def set_paused(self, dag_id: str, paused: bool) -> bool:
-        """Pause or go on; False when Airflow does not know the DAG. A repeat changes nothing."""
-        ...
-
-
-class MemoryDags:
-    """The twin in memory of Airflow's DAGs."""
-
-    def __init__(self, known: Mapping[str, DagFacts] | None = None) -> None:
-        self._known = dict(known or {})
-
-    def facts(self, dag_ids: list[str]) -> dict[str, DagFacts]:
-        """See ``Dags``."""
-        return {dag_id: self._known[dag_id] for dag_id in dag_ids if dag_id in self._known}
-
-    def set_paused(self, dag_id: str, paused: bool) -> bool:
-        """See ``Dags``."""
-        known = self._known.get(dag_id)
-        if known is None:
-            return False
-        self._known[dag_id] = DagFacts(paused=paused, next_run=known.next_run)
-        return True
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Site:
-    """What every page may reach: the deployment's ports, and Airflow's DAGs."""
+    """What every page may reach: the deployment's ports, reads of the whole fleet, and Airflow's DAGs."""
 
     ports: Ports
+    overview: Overview
     dags: Dags
 
 
