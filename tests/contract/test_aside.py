@@ -277,3 +277,23 @@ def test_nobody_decides_without_a_name_and_a_reason(desk: Desk, missing: dict[st
     with pytest.raises(AsideRefused, match="name of who decides"):
         desk.aside.settle(desk.order("drop", "held", SOURCE_CAP, rows, **missing))
     assert desk.stands(rows[0])[0] is State.HELD
+
+
+@pytest.mark.req("D9")
+def test_a_step_that_dies_before_its_audit_entry_has_moved_nothing_and_is_repeated(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = desk.held(["a", "b"])
+    order = desk.order("release", "held", SOURCE_CAP)
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr("perennial.ingest.aside.entry_of", dies)
+        broken.setattr("perennial.ingest.memory_aside.entry_of", dies)
+        desk.aside.settle(order)
+    assert {desk.stands(one) for one in rows} == {(State.HELD, SOURCE_CAP)}
+    assert desk.audit.entries("scout") == ()
+    assert len(desk.aside.settle(order).ids) == 2
+    assert len(desk.audit.entries("scout")) == 1

@@ -70,15 +70,16 @@ class MemoryAside:
                 and (row.number <= order.until if order.ids is None else row.example.example_id in order.ids[:limit])
             ]  # fmt: skip
             picked = sorted(picked, key=lambda row: -row.number)[:limit]
+            follows = self._follows(order) if takes_holdout(order) else []
+            moved = AsideMoved(ids=tuple(row.example.example_id for row in picked), holdout=len(follows))
+            if moved.ids or moved.holdout:
+                self._audit.append(**entry_of(order, moved))  # first: what fails here has moved nothing
             for row in picked:
                 self._move(order, row)
+            for row in follows:
+                self._follow(order, row)
             if order.action is AsideAction.RELEASE and order.key.state is State.QUARANTINED:
                 self._overtake(picked)
-            holdout = self._holdout(order) if takes_holdout(order) else 0
-            ids = tuple(row.example.example_id for row in picked)
-            moved = AsideMoved(ids=ids, holdout=holdout)
-            if moved.ids or moved.holdout:
-                self._audit.append(**entry_of(order, moved))
             return moved
 
     def _move(self, order: AsideOrder, row: Row) -> None:
@@ -109,18 +110,18 @@ class MemoryAside:
                     row.superseded_by = winner.example.example_id
                     row.state, row.reason = State.SUPERSEDED, "corrected"
 
-    def _holdout(self, order: AsideOrder) -> int:
-        follows = [
+    def _follows(self, order: AsideOrder) -> list[Row]:
+        return [
             row for row in self._state.of(order.agent)
             if row.task == order.key.task and row.holdout and row.state is State.READY and row.reason == WITH_HELD_BATCH
             and row.number <= order.until
         ]  # fmt: skip
-        for row in follows:
-            if order.action is AsideAction.DROP:
-                row.state, row.reason = State.EVICTED, f"dropped by {order.actor}"
-            else:
-                row.reason, row.job_id, row.attempt = "", None, None
-        return len(follows)
+
+    def _follow(self, order: AsideOrder, row: Row) -> None:
+        if order.action is AsideAction.DROP:
+            row.state, row.reason = State.EVICTED, f"dropped by {order.actor}"
+        else:
+            row.reason, row.job_id, row.attempt = "", None, None
 
 
 _PLACE = {
