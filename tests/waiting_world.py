@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -67,7 +68,9 @@ def refuse(world: PagesWorld, texts: list[str], reason: str, *, label: JSON = "s
     return list(ids)
 
 
-def traffic(world: PagesWorld, version: str, arm: Arm, requests: int, *, right: float, label: str = "sports", ms: float = 11.0) -> None:
+def traffic(
+    world: PagesWorld, version: str, arm: Arm, requests: int, *, right: float, label: str = "sports", ms: float = 11.0
+) -> None:
     """Answers with their outcomes since the canary's step began."""
     dice = random.Random(len(version) + requests)
     now = world.clock()
@@ -90,34 +93,43 @@ def judged_canary(world: PagesWorld, *, right: float = 0.86) -> None:
 
 
 def validated(
-    world: PagesWorld, run: str = "validated", *, broken: bool = False, task: str = TASK, label: str = "sports", note: str = ""
+    world: PagesWorld, run: str = "validated", *, broken: bool = False, tasks: Sequence[str] = (TASK,), sender: str = "unnamed",
+    note: str = "",
 ) -> UUID:  # fmt: skip
-    """A job with a stored validation and a screening; ``broken`` stops it."""
+    """A job with stored validations and a screening; ``broken`` stops it."""
     job = world.buffer.open_job(JobRequest(agent="scout", run_id=run, requested_by="ana"))
     attempt = world.buffer.start_attempt(job, 3600.0)
     assert attempt is not None
-    checks = [
-        {"name": "text_present", "success": True, "unexpected_count": 0, "row_ids": [], "observed": None},
-        {"name": "text_repeats", "success": not broken, "unexpected_count": 14 if broken else 1,
-         "row_ids": [str(UUID(int=number)) for number in range(14 if broken else 1)], "observed": None},
-        {"name": "class_balance", "success": True, "unexpected_count": 0, "row_ids": [], "observed": 0.41},
-    ]  # fmt: skip
-    report = {"task": task, "success": not broken, "rows": 72, "checks": checks}
-    world.ledger.add_validation(agent="scout", job_id=job, attempt=attempt, task=task, success=not broken, report=report)
+    for task in tasks:
+        report = {"task": task, "success": not broken, "rows": 72, "checks": _checks(broken)}
+        world.ledger.add_validation(
+            agent="scout", job_id=job, attempt=attempt, task=task, success=not broken, report=report
+        )
     if broken:
         world.buffer.finish(job, attempt, JobStatus.FAILED, note=note, error="the batch broke 1 expectation")
         return job
-    screening = {
-        task: {
-            "rows": 100, "kept": 72, "exempt": [], "held": {"source_cap": 28}, "over_source": 28, "over_young": 0, "source_rows": 2,
-            "young_rows": 5, "source_share": 0.02, "young_share": 0.05, "trusted": 70, "released": 1, "self_labelled": 0,
-            "holdout_left_out": 3, "more_sources": 4,
-            "sources": [
-                {"source": "0442f206da", "rows": 30, "kept": 2, "trusted": False, "young": True, "kind": "example"},
-                {"source": label if label != "sports" else "unnamed", "rows": 70, "kept": 70, "trusted": True, "young": False, "kind": "sample"},
-            ],
-        }
-    }  # fmt: skip
-    world.buffer.update_job_record(job, attempt, dataset={"screening": screening})
+    world.buffer.update_job_record(job, attempt, dataset={"screening": {task: _screening(sender) for task in tasks}})
     world.buffer.finish(job, attempt, JobStatus.COMPLETED, note=note or "trained")
     return job
+
+
+def _checks(broken: bool) -> list[dict[str, Any]]:
+    doubles = 14 if broken else 1
+    return [
+        {"name": "text_present", "success": True, "unexpected_count": 0, "row_ids": [], "observed": None},
+        {"name": "text_repeats", "success": not broken, "unexpected_count": doubles, "observed": None,
+         "row_ids": [str(UUID(int=number)) for number in range(doubles)]},
+        {"name": "class_balance", "success": True, "unexpected_count": 0, "row_ids": [], "observed": 0.41},
+    ]  # fmt: skip
+
+
+def _screening(sender: str) -> dict[str, Any]:
+    return {
+        "rows": 100, "kept": 72, "exempt": [], "held": {"source_cap": 28}, "over_source": 28, "over_young": 0, "source_rows": 2,
+        "young_rows": 5, "source_share": 0.02, "young_share": 0.05, "trusted": 70, "released": 1, "self_labelled": 0,
+        "holdout_left_out": 3, "more_sources": 4,
+        "sources": [
+            {"source": "0442f206da", "rows": 30, "kept": 2, "trusted": False, "young": True, "kind": "example"},
+            {"source": sender, "rows": 70, "kept": 70, "trusted": True, "young": False, "kind": "sample"},
+        ],
+    }  # fmt: skip

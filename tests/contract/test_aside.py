@@ -89,7 +89,9 @@ def test_groups_and_totals_tell_why_and_how_many(desk: Desk) -> None:
     desk.store.buffer.sync_agents([record(), record("other")])
     desk.held(["a", "b"])
     desk.held(["c"], "held: slices: sports fell", run="two")
-    desk.store.buffer.add_many([row("no label", None), row("bad one"), row("bad two"), row("x", task="mood"), row("bad", agent="other")])
+    desk.store.buffer.add_many(
+        [row("no label", None), row("bad one"), row("bad two"), row("x", task="mood"), row("bad", agent="other")]
+    )
     desk.admit_refusing("bad", "too_long")
     assert desk.counted() == {
         ("held", TASK, "held"): 1, ("held", TASK, SOURCE_CAP): 2, ("quarantined", TASK, "too_long"): 2,
@@ -173,7 +175,9 @@ def test_released_quarantined_rows_go_through_admission_again(desk: Desk) -> Non
 def test_what_was_redacted_too_little_is_redacted_again_after_its_release(desk: Desk) -> None:
     one = row("a secret")
     desk.store.buffer.add(one)
-    desk.store.admit(lambda task, text, expected, feedback: Admitted(text=text, expected_output=expected, feedback=None))
+    desk.store.admit(
+        lambda task, text, expected, feedback: Admitted(text=text, expected_output=expected, feedback=None)
+    )
     job, attempt = desk.store.start()
     desk.store.buffer.claim("scout", job, attempt, 10)
     desk.store.buffer.set_aside(job, attempt, [one.example_id], state="quarantined", reason="personal_data_left")
@@ -251,7 +255,11 @@ def test_each_step_is_audited_with_ids_and_counts_and_never_a_text(desk: Desk) -
     (entry,) = desk.audit.entries("scout")
     assert (entry.actor, entry.action, entry.subject) == ("ana", "held_released", TASK)
     assert sorted(entry.detail["ids"]) == sorted(str(one.example_id) for one in rows)
-    assert (entry.detail["rows"], entry.detail["why"], entry.detail["reason_code"]) == (2, "the desk vouches", SOURCE_CAP)
+    assert (entry.detail["rows"], entry.detail["why"], entry.detail["reason_code"]) == (
+        2,
+        "the desk vouches",
+        SOURCE_CAP,
+    )
     assert "secret" not in str(entry.detail)
     assert "jane" not in str(entry.detail)
 
@@ -289,10 +297,11 @@ def test_a_step_that_dies_before_its_audit_entry_has_moved_nothing_and_is_repeat
     def dies(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as broken:
         broken.setattr("perennial.ingest.aside.entry_of", dies)
         broken.setattr("perennial.ingest.memory_aside.entry_of", dies)
-        desk.aside.settle(order)
+        with pytest.raises(KeyboardInterrupt):
+            desk.aside.settle(order)
     assert {desk.stands(one) for one in rows} == {(State.HELD, SOURCE_CAP)}
     assert desk.audit.entries("scout") == ()
     assert len(desk.aside.settle(order).ids) == 2

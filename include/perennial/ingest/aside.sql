@@ -16,29 +16,27 @@ FROM perennial.agents a
 CROSS JOIN (VALUES ('quarantined'), ('held'), ('unlabelled')) AS s (state)
 CROSS JOIN LATERAL (SELECT count(*)::integer AS n FROM (
     SELECT 1 FROM perennial.examples e
-    WHERE e.agent = a.agent AND e.state = s.state::perennial.example_state AND e.state IN ('quarantined', 'held', 'unlabelled')
+    WHERE e.agent = a.agent AND e.state = s.state::perennial.example_state AND e.aside IS NOT NULL
     LIMIT %(most)s + 1) counted) c
 WHERE c.n > 0 ORDER BY a.agent, s.state
 -- name: aside_groups
--- Hops from one (state, task, reason) to the next on examples_aside instead of reading all rows; each group is counted up to `most`.
+-- Hops from one (state, task, reason) to the next on examples_aside_groups instead of reading all rows; each group is counted up to `most`.
 WITH RECURSIVE found AS (
-    (SELECT e.state, e.task, split_part(e.reason, ':', 1) AS code FROM perennial.examples e
-     WHERE e.agent = %(agent)s AND e.state IN ('quarantined', 'held', 'unlabelled')
-     ORDER BY e.state, e.task, split_part(e.reason, ':', 1) LIMIT 1)
+    (SELECT e.state, e.task, e.aside AS code FROM perennial.examples e
+     WHERE e.agent = %(agent)s AND e.aside IS NOT NULL
+     ORDER BY e.state, e.task, e.aside LIMIT 1)
     UNION ALL
     SELECT n.state, n.task, n.code FROM found f CROSS JOIN LATERAL (
-        SELECT e.state, e.task, split_part(e.reason, ':', 1) AS code FROM perennial.examples e
-        WHERE e.agent = %(agent)s AND e.state IN ('quarantined', 'held', 'unlabelled')
-          AND (e.state, e.task, split_part(e.reason, ':', 1)) > (f.state, f.task, f.code)
-        ORDER BY e.state, e.task, split_part(e.reason, ':', 1) LIMIT 1) n
+        SELECT e.state, e.task, e.aside AS code FROM perennial.examples e
+        WHERE e.agent = %(agent)s AND e.aside IS NOT NULL AND (e.state, e.task, e.aside) > (f.state, f.task, f.code)
+        ORDER BY e.state, e.task, e.aside LIMIT 1) n
 ), first AS (
     SELECT * FROM found LIMIT %(groups)s
 )
 SELECT f.state::text AS state, f.task, f.code, c.n AS rows FROM first f
 CROSS JOIN LATERAL (SELECT count(*)::integer AS n FROM (
     SELECT 1 FROM perennial.examples e
-    WHERE e.agent = %(agent)s AND e.state = f.state AND e.state IN ('quarantined', 'held', 'unlabelled')
-      AND e.task = f.task AND split_part(e.reason, ':', 1) = f.code
+    WHERE e.agent = %(agent)s AND e.state = f.state AND e.task = f.task AND e.aside = f.code
     LIMIT %(most)s + 1) counted) c
 ORDER BY f.state, f.task, f.code
 -- name: aside_newest
@@ -48,7 +46,7 @@ SELECT id AS number, example_id, task, state::text AS state, reason, priority, c
        CASE WHEN state <> 'quarantined' AND admitted_at IS NOT NULL THEN length(input_text) END AS length,
        CASE WHEN state <> 'quarantined' AND admitted_at IS NOT NULL THEN expected_output END AS label
 FROM perennial.examples
-WHERE agent = %(agent)s AND state IN ('quarantined', 'held', 'unlabelled') AND id < %(before)s
+WHERE agent = %(agent)s AND aside IS NOT NULL AND id < %(before)s
 ORDER BY id DESC LIMIT %(limit)s
 -- name: aside_of_group
 SELECT id AS number, example_id, task, state::text AS state, reason, priority, correction, source, source_id, refusals, created_at, added_at,
@@ -56,20 +54,20 @@ SELECT id AS number, example_id, task, state::text AS state, reason, priority, c
        CASE WHEN state <> 'quarantined' AND admitted_at IS NOT NULL THEN length(input_text) END AS length,
        CASE WHEN state <> 'quarantined' AND admitted_at IS NOT NULL THEN expected_output END AS label
 FROM perennial.examples
-WHERE agent = %(agent)s AND state = %(state)s::perennial.example_state AND state IN ('quarantined', 'held', 'unlabelled')
-  AND task = %(task)s AND split_part(reason, ':', 1) = %(code)s AND id < %(before)s
+WHERE agent = %(agent)s AND state = %(state)s::perennial.example_state
+  AND task = %(task)s AND aside = %(code)s AND id < %(before)s
 ORDER BY id DESC LIMIT %(limit)s
 -- name: aside_pick_ids
 -- The fence: rows that are no longer where the person saw them stay as they are.
 SELECT example_id FROM perennial.examples
 WHERE example_id = ANY (%(ids)s) AND agent = %(agent)s AND state = %(state)s::perennial.example_state AND task = %(task)s
-  AND split_part(reason, ':', 1) = %(code)s AND superseded_by IS NULL
+  AND aside = %(code)s AND superseded_by IS NULL
 ORDER BY id FOR UPDATE
 -- name: aside_pick_group
 -- Up to `until`, the newest row there was when the person decided: what came later was not looked at.
 SELECT example_id FROM perennial.examples
-WHERE agent = %(agent)s AND state = %(state)s::perennial.example_state AND state IN ('quarantined', 'held', 'unlabelled')
-  AND task = %(task)s AND split_part(reason, ':', 1) = %(code)s AND id <= %(until)s AND superseded_by IS NULL
+WHERE agent = %(agent)s AND state = %(state)s::perennial.example_state
+  AND task = %(task)s AND aside = %(code)s AND id <= %(until)s AND superseded_by IS NULL
 ORDER BY id DESC LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 -- name: aside_release_held
 -- 'released' tells the screening of the next batch that a person let these through.

@@ -36,7 +36,9 @@ def test_it_shows_all_agents_then_reasons_then_rows_without_texts(world: PagesWo
     assert "nothing of scout stands aside" in _said("scout").output
     (held,) = hold(world, ["a secret"], SOURCE_CAP)
     refuse(world, ["b"], "too_long")
-    assert json.loads(_said("--json").stdout) == [{"agent": "scout", "quarantined": "1", "held": "1", "unlabelled": "0"}]
+    assert json.loads(_said("--json").stdout) == [
+        {"agent": "scout", "quarantined": "1", "held": "1", "unlabelled": "0"}
+    ]
     reasons = json.loads(_said("scout", "--json").stdout)
     assert [(one["state"], one["reason code"], one["rows"]) for one in reasons] == [
         ("quarantined", "too_long", "1"), ("held", SOURCE_CAP, "1"),

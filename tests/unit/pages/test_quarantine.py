@@ -47,7 +47,11 @@ def test_reasons_with_their_counts_and_what_they_mean(world: PagesWorld) -> None
     overview = _get(world)
     assert [one["href"] for one in overview.all("a") if "agent=" in (one["href"] or "")] == ["/quarantine?agent=scout"]
     seen = _get(world, agent="scout")
-    for words in ("beyond the share of its source", "longer than its task allows", "nobody has said the right answer yet"):
+    for words in (
+        "beyond the share of its source",
+        "longer than its task allows",
+        "nobody has said the right answer yet",
+    ):
         assert words in seen.text
     assert "Choose a reason" in seen.text
     assert not [one for one in seen.all("input") if one.get("type") == "checkbox"]  # decisions are about one reason
@@ -97,7 +101,10 @@ def test_a_whole_reason_is_dropped_up_to_what_the_page_showed(world: PagesWorld)
 def test_quarantined_rows_go_back_to_admission(world: PagesWorld) -> None:
     refuse(world, ["a", "b"], "too_long")
     group = {"agent": "scout", "state": "quarantined", "task": TASK, "code": "too_long"}
-    assert _post(world, **group, action="release", whole="1", until="99") == (303, "/quarantine?agent=scout&said=released")
+    assert _post(world, **group, action="release", whole="1", until="99") == (
+        303,
+        "/quarantine?agent=scout&said=released",
+    )
     assert world.buffer.counts("scout") == {(TASK, "raw"): 2}
 
 
@@ -145,7 +152,9 @@ def test_rows_come_in_pages_with_a_link_to_the_next(world: PagesWorld) -> None:
     older = next(one["href"] for one in first.all("a") if one.get("rel") == "next")
     with world.client(Role.EDITOR) as client:
         second = Seen(client.get(str(older)).text)
-    shown = [{str(one["value"]) for one in seen.all("input") if one.get("type") == "checkbox"} for seen in (first, second)]
+    shown = [
+        {str(one["value"]) for one in seen.all("input") if one.get("type") == "checkbox"} for seen in (first, second)
+    ]
     assert [len(one) for one in shown] == [ROWS, 5]
     assert shown[0] | shown[1] == {str(identity) for identity in ids}
     assert not [one for one in second.all("a") if one.get("rel") == "next"]
@@ -161,5 +170,9 @@ def test_a_reason_that_is_empty_by_now_says_so(world: PagesWorld) -> None:
 def test_what_is_gathered_is_plain_values(world: PagesWorld) -> None:
     hold(world, ["a"], "held: slices: sports fell")
     view = gather(world.ports, "scout")
-    assert (view.piles[0].key.code, view.rows[0].reason, view.rows[0].refusals) == ("held", "held: slices: sports fell", 0)
+    assert (view.piles[0].key.code, view.rows[0].reason, view.rows[0].refusals) == (
+        "held",
+        "held: slices: sports fell",
+        0,
+    )
     assert view.older is None

@@ -8,8 +8,8 @@ import pytest
 
 from perennial.domain.words import Parked, RolloutAction, RolloutState
 from perennial.flows.permission import require_served_permission
-from perennial.pages.rollout import Difference, gather, interval
 from perennial.pages.roles import Role
+from perennial.pages.rollout import Difference, gather, interval
 from tests.pages_world import PagesWorld, Seen
 from tests.waiting_world import judged_canary, make_waiting_world
 
@@ -18,7 +18,9 @@ pytestmark = pytest.mark.req("J50", "K40")
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> PagesWorld:
-    monkeypatch.setattr("perennial.flows.decide.bundle_folder", require_served_permission)  # signatures have their own tests
+    monkeypatch.setattr(
+        "perennial.flows.decide.bundle_folder", require_served_permission
+    )  # signatures have their own tests
     made = make_waiting_world()
     models: Any = made.ports.models
     models.align_aliases = lambda *_, **__: True
@@ -62,7 +64,8 @@ def test_a_live_rollout_shows_arms_interval_verdict_and_what_comes_next(world: P
     assert found.low < found.value < found.high
     assert found.value == pytest.approx((view.arms[1].right or 0) - (view.arms[0].right or 0), abs=1e-3)
     seen = _get(world, agent="scout")
-    for words in ("In canary at 5 % of the keys", "Champion: 1.0.0", "95 % at all looks together", "Verdict now", "its run looks every second",
+    for words in ("In canary at 5 % of the keys", "Champion: 1.0.0", "95 % at all looks together", "Verdict now",
+                  "its run looks every second",
                   "5 % now", "100 % to come", "20 answers and 5 s"):  # fmt: skip
         assert words in seen.text, words
     assert [one["aria-label"] for one in seen.all("svg")] == [f"Candidate minus champion: {_words(found)}"]
@@ -90,7 +93,11 @@ def test_a_parked_rollout_and_its_looks_say_why(world: PagesWorld) -> None:
     world.rollouts.look(row.id, action=RolloutAction.ASK, reason="too little traffic", evidence={})
     world.rollouts.park(row.id, Parked.ASK, "too little traffic; a person decides")
     seen = _get(world, agent="scout")
-    for words in ("waits for a person", "too little traffic; a person decides", "a person decides: `perennial rollout promote`"):
+    for words in (
+        "waits for a person",
+        "too little traffic; a person decides",
+        "a person decides: `perennial rollout promote`",
+    ):
         assert words in seen.text
     assert any(look.action == "ask" for look in gather(world.ports, "scout").looks)
 
@@ -139,7 +146,9 @@ def test_operators_alone_decide(world: PagesWorld, role: Role) -> None:
     assert page.status_code == (403 if role is Role.NOBODY else 200)
     assert ("/rollout/abort" in page.text) == (role is Role.OPERATOR)
     for verb in ("abort", "promote"):
-        assert _post(world, verb, role)[0] == (303 if role is Role.OPERATOR and verb == "abort" else 403 if role < Role.OPERATOR else 409)
+        assert _post(world, verb, role)[0] == (
+            303 if role is Role.OPERATOR and verb == "abort" else 403 if role < Role.OPERATOR else 409
+        )
 
 
 def test_a_form_of_another_site_decides_nothing(world: PagesWorld) -> None:
@@ -160,7 +169,9 @@ def test_older_rollouts_can_be_looked_at_and_not_decided_on(world: PagesWorld) -
     assert not seen.all("form")
     with world.client() as client:
         assert client.get("/rollout", params={"agent": "scout", "id": "99"}).status_code == 409
-        assert client.get("/rollout", params={"agent": "desk", "id": str(first.id)}).status_code == 200  # it has none to show
+        assert (
+            client.get("/rollout", params={"agent": "desk", "id": str(first.id)}).status_code == 200
+        )  # it has none to show
         assert client.get("/rollout", params={"agent": "scout", "id": "1' OR 1"}).status_code == 422
 
 

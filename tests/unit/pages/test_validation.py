@@ -37,7 +37,10 @@ def test_nothing_was_validated_yet() -> None:
 def test_jobs_are_listed_by_agent_with_what_did_not_hold(world: PagesWorld) -> None:
     good, bad = validated(world), validated(world, "second", broken=True)
     lines = gather_agent(world.ports, "scout")
-    assert [(one.job_id, one.passed, one.broken) for one in lines] == [(bad, False, ("topic: text_repeats",)), (good, True, ())]
+    assert [(one.job_id, one.passed, one.broken) for one in lines] == [
+        (bad, False, ("topic: text_repeats",)),
+        (good, True, ()),
+    ]
     assert "stopped the run" in _get(world).text
     seen = _get(world, agent="scout")
     assert "topic: text_repeats" in seen.text
@@ -51,7 +54,9 @@ def test_a_job_shows_every_expectation_with_counts_and_ids(world: PagesWorld) ->
                   "the batch broke 1 expectation", "did not reach its screening"):  # fmt: skip
         assert words in seen.text, words
     text = seen.text
-    assert text.index("text_repeats") < text.index("text_present", text.index("Rows that break it"))  # what broke comes first
+    assert text.index("text_repeats") < text.index(
+        "text_present", text.index("Rows that break it")
+    )  # what broke comes first
     assert world.buffer.job(job).status is JobStatus.FAILED
 
 
@@ -68,7 +73,9 @@ def test_a_version_leads_to_the_validation_of_its_job(world: PagesWorld) -> None
     assert release is not None
     assert release.job_id is not None
     report = {"task": "topic", "success": True, "rows": 3, "checks": []}
-    world.ledger.add_validation(agent="scout", job_id=release.job_id, attempt=1, task="topic", success=True, report=report)
+    world.ledger.add_validation(
+        agent="scout", job_id=release.job_id, attempt=1, task="topic", success=True, report=report
+    )
     seen = _get(world, agent="scout", version="1.0.1")
     assert "/version?agent=scout&version=1.0.1" in {one["href"] for one in seen.all("a")}
     view = gather(world.ports, "scout", release.job_id)
