@@ -23,6 +23,7 @@ PerennialError
 ├── PromotionRefused        no live verdict or approval covers this bundle
 ├── RolloutError            a rollout was asked for something that it cannot do
 ├── SourceError             an event source is unreadable; names the place
+├── AccessRefused           nobody comes in with this token or this form; says what to do
 ├── StackError              a part of the embedded stack does not start or stop
 │   ├── PortTaken           another process listens there; names setting and remedy
 │   └── PromiseBroken       the demo ended without showing what it promises
@@ -139,6 +140,14 @@ class RolloutError(PerennialError):
 
 class SourceError(PerennialError):
     """An event source is unreadable; the message names the place."""
+
+
+class AccessRefused(PerennialError):
+    """Nobody comes in with this token or this form: an HTTP ``status`` (401, 403 or 503) and one sentence for the caller."""
+
+    def __init__(self, status: int, told: str) -> None:
+        super().__init__(told)
+        self.status = status
 
 
 class StackError(PerennialError):

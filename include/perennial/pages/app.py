@@ -48,8 +48,10 @@ PAGES: tuple[Page, ...] = (
 
 THREADS = 8  # pages that are made at the same time in one process of the api-server
 _FORM = "application/x-www-form-urlencoded"
-_STATIC = {"pages.css": "text/css; charset=utf-8", "pages.js": "text/javascript; charset=utf-8",
-           "live.js": "text/javascript; charset=utf-8"}
+_STATIC = {
+    "pages.css": "text/css; charset=utf-8", "pages.js": "text/javascript; charset=utf-8", "leaf.svg": "image/svg+xml",
+    "leaf-dark.svg": "image/svg+xml", "live.js": "text/javascript; charset=utf-8",
+}  # fmt: skip
 _HERE = Path(__file__).resolve().parent / "static"
 
 # the first that fits decides

@@ -117,3 +117,23 @@ def _intervals(points: Sequence[Point], at: object) -> list[Html]:
             (x, bottom), (_, top) = place(number, point.low), place(number, point.high)
             found.append(el("line", x1=x, x2=x, y1=bottom, y2=top, class_="interval"))
     return found
+
+
+def interval(
+    low: float, middle: float, high: float, *, reach: float, title: str, width: int = 150, height: int = 16
+) -> Html:
+    """One difference with its interval on a scale from -``reach`` to ``reach`` with zero in the middle; shares, not points."""
+
+    def x(value: float) -> float:
+        return round(width / 2 + max(-1.0, min(1.0, value / reach)) * (width / 2 - 5), 1)
+
+    tone = "worse" if high < 0 else "better" if low > 0 else "open"
+    told = f"{title}: {middle * 100:+.1f} points, interval {low * 100:+.1f} to {high * 100:+.1f}"
+    return el(
+        "svg", el("title", told),
+        el("line", x1=width / 2, x2=width / 2, y1=1, y2=height - 1, class_="zero"),
+        el("line", x1=x(low), x2=x(high), y1=height / 2, y2=height / 2, class_="range"),
+        el("circle", cx=x(middle), cy=height / 2, r=3.5, class_="dot"),
+        viewBox=f"0 0 {width} {height}", width=width, height=height, role="img", aria_label=told,
+        class_=f"chart forest {tone}", focusable="false",
+    )  # fmt: skip

@@ -156,7 +156,10 @@ def _table(rows: Sequence[AgentRow], asked: Asked) -> Html:
         Column(title="Agent"),
         Column(title="Champion", about="the version that serves"),
         Column(title="Traffic", about="the candidate's share of the keys"),
-        Column(title="Score", about="mean score of the last candidates on their holdout; a red dot was refused"),
+        Column(
+            title="Score",
+            about="mean score of the last candidates on their holdout, in figures the last that passed; a red dot was refused",
+        ),
         Column(title="Last verdict", about="what the gates said about the newest candidate"),
         Column(title="Buffer", about="rows by task and state; each state is counted up to 1000"),
         Column(title="Due"),
@@ -173,7 +176,7 @@ def _table(rows: Sequence[AgentRow], asked: Asked) -> Html:
 
 def _cells(row: AgentRow, asked: Asked) -> tuple[Child | Cell, ...]:
     standing = row.standing
-    last = next((one.score for one in reversed(standing.trend) if one.score is not None), None)
+    last = next((one.score for one in reversed(standing.trend) if one.score is not None and not one.refused), None)
     return (
         Cell(shown=_agent(row, asked), key=row.name),
         Cell(shown=_champion(standing, asked), key=standing.since.timestamp() if standing.since else 0),
@@ -223,10 +226,11 @@ def _score(agent: str, trend: Sequence[Score]) -> Html:
         for one in trend
     ]
     known = [one.score for one in trend if one.score is not None]
+    good = [one.score for one in trend if one.score is not None and not one.refused]
     if not known:
         return el("span", "no score yet", class_="none")
     return el(
-        "div", sparkline(points, title=f"Score of {agent}"), el("span", share(known[-1]), class_="figure"), class_="spark-cell"
+        "div", sparkline(points, title=f"Score of {agent}"), el("span", share((good or known)[-1]), class_="figure"), class_="spark-cell"
     )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perennial.asgi import read_body, replay
-from perennial.pages.identity import Identify, Refused
+from perennial.errors import AccessRefused
+from perennial.pages.identity import Identify
 
 PUBLIC = frozenset({"/healthz"})
 USER = "perennial_user"  # where the user stands in the scope's state
@@ -75,8 +76,8 @@ class Guard:
             user = await self._identify(bearer if bearer is not None else cookie)
             if bearer is None and scope["method"] not in _SAFE:
                 self._check_origin(scope)
-        except Refused as refused:
-            await self._refusal(scope, refused.status, refused.told)(scope, receive, send)
+        except AccessRefused as refused:
+            await self._refusal(scope, refused.status, str(refused))(scope, receive, send)
             return
         body = await read_body(scope, receive, self._max_body)
         if body is None:
@@ -87,12 +88,14 @@ class Guard:
         await self._app(scope, replay(body, receive), send)
 
     def _check_origin(self, scope: Scope) -> None:
-        """Refused unless the browser says that the form came from this site."""
+        """AccessRefused unless the browser says that the form came from this site."""
         origin = _header(scope, b"origin")
         own = f"{scope.get('scheme', 'http')}://{_header(scope, b'host')}"
         site = _header(scope, b"sec-fetch-site")
         if (origin != own and origin not in self._origins) or site not in {"", "same-origin"}:
-            raise Refused(403, "this form did not come from this site; open the page in Airflow and send it from there")
+            raise AccessRefused(
+                403, "this form did not come from this site; open the page in Airflow and send it from there"
+            )
 
 
 def with_headers(send: Send) -> Send:

@@ -13,19 +13,15 @@ from typing import Final, TypeAlias, Union, final
 
 _SEAL: Final = object()
 _VOID = frozenset({"br", "hr", "input", "link", "meta"})
-_ELEMENTS = frozenset(
-    """html head title body link meta script main header footer nav section article aside h1 h2 h3 h4 p span div a ul ol li dl dt dd
-    strong em small code pre bdi time abbr table caption thead tbody tfoot tr th td form fieldset legend label input select option
-    textarea button details summary hr br figure figcaption
-    svg g path line circle rect text polyline polygon desc""".split()
-)
-_ATTRIBUTES = frozenset(
-    """id class lang title role tabindex hidden dir href rel target src defer charset name content type value placeholder required
-    disabled checked selected readonly maxlength minlength min max step rows cols for action method autocomplete scope colspan rowspan
-    datetime open spellcheck
-    aria-label aria-labelledby aria-describedby aria-current aria-sort aria-hidden aria-live aria-expanded aria-pressed
-    viewBox width height x y x1 y1 x2 y2 cx cy r d points transform preserveAspectRatio text-anchor focusable""".split()
-)
+_ELEMENT_NAMES = """html head title body link meta script main header footer nav section article aside h1 h2 h3 h4 p span div a
+    ul ol li dl dt dd strong em small code pre bdi time abbr table caption thead tbody tfoot tr th td form fieldset legend label input
+    select option textarea button details summary hr br figure figcaption svg g path line circle rect text polyline polygon desc"""
+_ATTRIBUTE_NAMES = """id class lang title role tabindex hidden dir href rel target src defer charset name content type value
+    placeholder required disabled checked selected readonly maxlength minlength min max step rows cols for action method
+    autocomplete scope colspan rowspan datetime open spellcheck aria-label aria-labelledby aria-describedby aria-current aria-sort
+    aria-hidden aria-live aria-expanded aria-pressed viewBox width height x y x1 y1 x2 y2 cx cy r d points transform
+    preserveAspectRatio text-anchor focusable"""
+_ELEMENTS, _ATTRIBUTES = frozenset(_ELEMENT_NAMES.split()), frozenset(_ATTRIBUTE_NAMES.split())
 _DATA = re.compile(r"data-[a-z][a-z-]{0,30}")
 _URLS = frozenset({"href", "src", "action"})
 _SAFE_URL = re.compile(r"(?:https?://[^\s\"'<>\\]+|/(?![/\\])[^\s\"'<>\\]*|[?#][^\s\"'<>\\]*)", re.IGNORECASE)
@@ -51,7 +47,7 @@ class Html:
         return f"Html({self._markup!r})"
 
 
-Child: TypeAlias = Union[Html, str, int, float, None, Iterable["Child"]]
+Child: TypeAlias = Union[Html, str, int, float, Iterable["Child"], None]  # noqa: UP007 - it names itself
 Value: TypeAlias = str | int | float | bool | None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from perennial.errors import AccessRefused
 from perennial.pages.roles import Role
 
 
@@ -18,15 +19,7 @@ class User:
     standing: Role = Role.NOBODY
 
 
-class Refused(Exception):  # noqa: N818 - an answer to the caller, not a fault of ours
-    """Nobody comes in with this token: an HTTP status (401, 403 or 503) and one sentence for the caller."""
-
-    def __init__(self, status: int, told: str) -> None:
-        super().__init__(told)
-        self.status, self.told = status, told
-
-
-Identify: TypeAlias = Callable[[str | None], Awaitable[User]]  # raises Refused; None: no token was shown
+Identify: TypeAlias = Callable[[str | None], Awaitable[User]]  # raises AccessRefused; None: no token was shown
 
 
 class MemoryIdentity:
@@ -38,10 +31,10 @@ class MemoryIdentity:
     async def __call__(self, token: str | None) -> User:
         """The user of a token; ``closed`` says why nobody is let in at all."""
         if self._closed:
-            raise Refused(503, self._closed)
+            raise AccessRefused(503, self._closed)
         if not token:
-            raise Refused(401, "sign in to Airflow first")
+            raise AccessRefused(401, "sign in to Airflow first")
         user = self._users.get(token)
         if user is None:
-            raise Refused(403, "this token is not valid")
+            raise AccessRefused(403, "this token is not valid")
         return user

@@ -18,7 +18,7 @@ FROM unnest(%(agents)s::text[]) AS a (agent) CROSS JOIN LATERAL (
     (SELECT task, 'held' FROM perennial.examples WHERE agent = a.agent AND state = 'held' LIMIT %(most)s)
     UNION ALL
     (SELECT t.task, 'trained' FROM perennial.tasks t CROSS JOIN LATERAL (
-        SELECT 1 FROM perennial.examples e WHERE e.agent = t.agent AND e.task = t.task AND e.state = 'trained' LIMIT %(most)s) AS some
+        SELECT 1 FROM perennial.examples e WHERE e.agent = t.agent AND e.task = t.task AND e.state = 'trained' LIMIT %(most)s) AS one
      WHERE t.agent = a.agent AND t.alias_of IS NULL)
 ) AS found
 GROUP BY a.agent, found.task, found.state
