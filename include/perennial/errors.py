@@ -6,7 +6,8 @@ PerennialError
 ├── FleetError              a fleet file is broken; names file and line
 ├── StoreError              PostgreSQL refused or is away
 │   ├── StoreUnavailable    nothing was written; try again
-│   └── StaleClaim          the job lost its lease; this attempt must stop
+│   ├── StaleClaim          the job lost its lease; this attempt must stop
+│   └── AsideRefused        rows that stand aside cannot be released or dropped like this
 ├── TrainingError
 │   ├── EmptyBatch          there is nothing to train on
 │   └── UnknownLabel        a row has a label that the model does not know
@@ -22,6 +23,7 @@ PerennialError
 ├── PromotionRefused        no live verdict or approval covers this bundle
 ├── RolloutError            a rollout was asked for something that it cannot do
 ├── SourceError             an event source is unreadable; names the place
+├── AccessRefused           nobody comes in with this token or this form; says what to do
 ├── StackError              a part of the embedded stack does not start or stop
 │   ├── PortTaken           another process listens there; names setting and remedy
 │   └── PromiseBroken       the demo ended without showing what it promises
@@ -74,6 +76,10 @@ class StoreUnavailable(StoreError):
 
 class StaleClaim(StoreError):
     """The job no longer owns its rows (another attempt took over); this attempt must stop and write nothing."""
+
+
+class AsideRefused(StoreError):
+    """Rows that stand aside were asked for something that their reason does not allow, or without a name or a reason."""
 
 
 class TrainingError(PerennialError):
@@ -134,6 +140,14 @@ class RolloutError(PerennialError):
 
 class SourceError(PerennialError):
     """An event source is unreadable; the message names the place."""
+
+
+class AccessRefused(PerennialError):
+    """Nobody comes in with this token or this form: an HTTP ``status`` (401, 403 or 503) and one sentence for the caller."""
+
+    def __init__(self, status: int, told: str) -> None:
+        super().__init__(told)
+        self.status = status
 
 
 class StackError(PerennialError):

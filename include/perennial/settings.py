@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     allow_hub: bool = False
     inbox: Path | None = None
     freeze: str = ""  # freeze windows of every agent, separated by commas; see Agent.freeze
+    # roles on the pages by Airflow's user id, as JSON: {"ana": "operator"}; who is not named has what Airflow lets them do
+    pages_grants: dict[str, str] = Field(default_factory=dict)
     log_level: str = Field(
         default="INFO", validation_alias=AliasChoices("PERENNIAL_LOG_LEVEL", "LOG_LEVEL", "log_level")
     )

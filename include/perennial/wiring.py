@@ -12,6 +12,7 @@ from perennial.audit.log import PostgresAuditLog
 from perennial.fleet import loader
 from perennial.flows.ports import Ports
 from perennial.ingest.admit import Admission
+from perennial.ingest.aside import PostgresAside
 from perennial.ingest.buffer import PostgresBuffer
 from perennial.ingest.job_log import JobLog, relay_outbox
 from perennial.registry.ledger import PostgresLedger
@@ -49,6 +50,7 @@ def ports_from(settings: Settings) -> Ports:
         embeddings=PostgresEmbeddings(database),
         retention=PostgresRetention(database, admit),
         runs=AirflowRuns(settings),
+        aside=PostgresAside(database),
     )
 
 

@@ -12,9 +12,10 @@ import ipaddress
 from collections.abc import MutableMapping
 from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from perennial.api.body import Reply
+from perennial.asgi import read_body, replay
 from perennial.errors import NotConfigured
 
 PUBLIC = frozenset({"/healthz"})
@@ -68,11 +69,11 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        body = await self._read(scope, receive)
+        body = await read_body(scope, receive, self._max_body)
         if body is None:
             await _error(413, f"the body is larger than {self._max_body} bytes; send it in parts")(scope, receive, send)
             return
-        await self._app(scope, _replay(body, receive), send)
+        await self._app(scope, replay(body, receive), send)
 
     def _refusal(self, scope: Scope) -> Reply | None:
         headers = {key.lower(): value for key, value in scope["headers"]}
@@ -88,38 +89,6 @@ class Guard:
         if scope["method"] in {"POST", "PUT", "PATCH"} and not _is_json(headers.get(b"content-type", b"")):
             return _error(415, "send application/json")
         return None
-
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body, counted as it comes (a declared length is no proof); None when it is too large."""
-        declared = next((value for key, value in scope["headers"] if key.lower() == b"content-length"), b"")
-        if declared.isdigit() and int(declared[:20]) > self._max_body:
-            return None
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return b"".join(parts)  # the caller is gone; whatever answers will notice
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._max_body:
-                return None
-            parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    given = False
-
-    async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
 
 
 def _error(status: int, text: str, headers: MutableMapping[str, str] | None = None) -> Reply:

@@ -34,3 +34,17 @@ def moment(text: str) -> datetime:
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is not a time like 2026-11-21T16:10") from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def who(actor: str) -> str:
+    """The name given, or the login name."""
+    import getpass
+
+    return actor or getpass.getuser()
+
+
+def why(reason: str) -> str:
+    """The reason given; BadParameter without one."""
+    if not reason.strip():
+        raise typer.BadParameter("say why: --reason 'wrong answers about sports'")
+    return reason

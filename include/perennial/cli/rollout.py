@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from perennial.cli.common import Actor, Agent, Json, Reason
+from perennial.cli.common import Actor, Agent, Json, Reason, who, why
 from perennial.cli.common import ports as _ports
 from perennial.domain.words import RolloutDecision
 
@@ -74,27 +74,15 @@ def reset(agent: Agent, reason: Reason = "", actor: Actor = "") -> None:
     """Close the circuit breaker: let the agent train by itself again."""
     from perennial.flows.pause import reset_breaker
 
-    reset_breaker(_ports(), agent, actor=_who(actor), reason=_why(reason))
+    reset_breaker(_ports(), agent, actor=who(actor), reason=why(reason))
     typer.echo(f"{agent} trains by itself again.")
 
 
 def _decide(agent: str, decision: RolloutDecision, reason: str, actor: str, version: str, json: bool) -> None:
     from perennial.flows.decide import decide
 
-    done = decide(_ports(), agent, decision, actor=_who(actor), reason=_why(reason), version=version)
+    done = decide(_ports(), agent, decision, actor=who(actor), reason=why(reason), version=version)
     typer.echo(json_format.dumps(done, indent=1) if json else done["note"])
-
-
-def _who(actor: str) -> str:
-    import getpass
-
-    return actor or getpass.getuser()
-
-
-def _why(reason: str) -> str:
-    if not reason.strip():
-        raise typer.BadParameter("say why: --reason 'wrong answers about sports'")
-    return reason
 
 
 def _print(status: dict[str, Any]) -> None:

@@ -23,6 +23,13 @@ class State(StrEnum):
     PURGED = "purged"
 
 
+class AsideAction(StrEnum):
+    """What a person does with rows that stand aside."""
+
+    RELEASE = "release"  # held rows may train again; quarantined ones go through admission again
+    DROP = "drop"  # out of training for good; they stay in the books as evicted
+
+
 class Priority(IntEnum):
     """How urgent a correction is; 2 and above start a training at once."""
 

@@ -19,6 +19,7 @@ from perennial.registry.rows import Alias, AliasMove, ExampleUse, Release, Store
 from perennial.rollout.rows import RolloutRow, ServingMove
 
 MOVES = 100_000  # of aliases that are read: all of them, in practice
+NOT_CHECKED = "not checked here; `perennial explain` fetches the files and checks it, as does whoever serves them"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,12 +173,14 @@ class Explanation:
 
 
 def explain(
-    ports: Ports, agent: str, subject: str | None = None, *, at: datetime | None = None, chain: bool = False
-) -> Explanation:
-    """Gather what is on record; nothing is written. Runs on the command line.
+    ports: Ports, agent: str, subject: str | None = None, *, at: datetime | None = None, chain: bool = False,
+    check_files: bool = True,
+) -> Explanation:  # fmt: skip
+    """Gather what is on record; nothing is written. Runs on the command line and in the pages.
 
     ``subject`` is a version, or the id of a job whose candidate was refused; left out, it is what served ``at`` that time
-    or serves now. RegistryError when the agent or the subject is unknown.
+    or serves now. Without ``check_files`` the model store is not asked: no bundle is fetched, and there are no links to it.
+    RegistryError when the agent or the subject is unknown.
     """
     moves = ports.ledger.moves(agent, MOVES)
     history = ports.rollouts.serving_history(agent)
@@ -197,7 +200,7 @@ def explain(
     release = ports.ledger.version(agent, version)
     if release is None:
         raise RegistryError(f"{agent} has no version {version}; `perennial models {agent}` lists what there is")
-    return _released(ports, release, moves, history, moment, chain)
+    return _released(ports, release, moves, history, moment, chain, check_files)
 
 
 def _as_uuid(text: str) -> UUID | None:
@@ -209,7 +212,7 @@ def _as_uuid(text: str) -> UUID | None:
 
 def _released(
     ports: Ports, release: Release, moves: Sequence[AliasMove], history: Sequence[ServingMove], moment: Moment | None,
-    chain: bool,
+    chain: bool, check_files: bool,
 ) -> Explanation:  # fmt: skip
     record, agent, version = release.manifest, release.agent, release.version
     report = ports.ledger.gate_report(release.job_id) if release.job_id else None
@@ -218,10 +221,10 @@ def _released(
     return Explanation(
         agent=agent, version=version, outcome=outcome_of(version, periods, rollouts), moment=moment,
         released_at=release.created_at, digest=release.digest, content_digest=record["content_digest"],
-        signature=_signature(ports, agent, version), periods=periods,
+        signature=_signature(ports, agent, version) if check_files else NOT_CHECKED, periods=periods,
         trigger=_trigger(ports, release.job_id, record), trained=_trained(ports, release), metrics=record["metrics"],
         **_gates(report), decisions=_decisions(ports, release.job_id), rollouts=rollouts,
-        links=_links(ports, agent, version), chain=_chain(ports, release) if chain else (),
+        links=_links(ports, agent, version) if check_files else {}, chain=_chain(ports, release) if chain else (),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from perennial.audit.log import AuditLog
 from perennial.domain.model import BaseStore, EmbeddingCache, Workbench
 from perennial.fleet.loader import Fleet
 from perennial.ingest.admit import Admission
+from perennial.ingest.aside import AsideStore
 from perennial.ingest.buffer import BufferStore
 from perennial.ingest.job_log import JobLog
 from perennial.registry.ledger import Ledger
@@ -26,7 +27,7 @@ class Ports:
     """One deployment's adapters.
 
     ``admission`` is there only where the admit role's URL is; ``relay`` hands waiting announcements to the sinks. ``retention`` is
-    absent in trials that keep everything, ``runs`` where no Airflow is.
+    absent in trials that keep everything, ``runs`` where no Airflow is, ``aside`` where nobody looks at what stands aside.
     """
 
     settings: Settings
@@ -44,6 +45,7 @@ class Ports:
     embeddings: EmbeddingCache | None
     retention: RetentionStore | None = None
     runs: RunHistory | None = None
+    aside: AsideStore | None = None
 
     @property
     def bench(self) -> Workbench:

@@ -14,10 +14,11 @@ from perennial.flows.watch import assess_bake
 from perennial.rollout.rows import RolloutRow
 
 
-def rollout_status(ports: Ports, agent: str) -> dict[str, Any]:
+def rollout_status(ports: Ports, agent: str, *, replay: bool = True) -> dict[str, Any]:
     """Plain JSON of the newest rollout: share, arms, samples, interval, the reason of a hold, the next check, the frozen plan.
 
-    Beside it what keeps the agent from promoting (freeze) or from training by itself (circuit breaker). Runs in the CLI.
+    Beside it what keeps the agent from promoting (freeze) or from training by itself (circuit breaker). Runs in the CLI, and without
+    ``replay`` (see ``assess_bake``), which may take seconds, on the Rollout page.
     """
     paused = pause_of(ports, agent)
     facts: dict[str, Any] = {
@@ -27,7 +28,7 @@ def rollout_status(ports: Ports, agent: str) -> dict[str, Any]:
     row = ports.rollouts.latest(agent)
     if row is None:
         return facts
-    verdict = _verdict(ports, row)
+    verdict = _verdict(ports, row, replay=replay)
     rollout: dict[str, Any] = {
         "id": row.id, "version": row.version, "previous": row.previous, "state": row.state.value, "step": row.step,
         "share": row.weight, "parked": row.parked.value if row.parked is not None else None, "reason": row.reason,
@@ -40,10 +41,10 @@ def rollout_status(ports: Ports, agent: str) -> dict[str, Any]:
     return {**facts, "rollout": rollout}
 
 
-def _verdict(ports: Ports, row: RolloutRow) -> RolloutVerdict | None:
+def _verdict(ports: Ports, row: RolloutRow, *, replay: bool) -> RolloutVerdict | None:
     if row.state is RolloutState.CANARY:
         return assess(ports, row)
-    return assess_bake(ports, row) if row.state is RolloutState.BAKING else None
+    return assess_bake(ports, row, replay=replay) if row.state is RolloutState.BAKING else None
 
 
 def next_check(ports: Ports, row: RolloutRow) -> str:

@@ -118,8 +118,12 @@ def look(ports: Ports) -> list[dict[str, Any]]:
     ]
 
 
-def assess_bake(ports: Ports, row: RolloutRow) -> RolloutVerdict:
-    """What production says of a champion that bakes; changes nothing."""
+def assess_bake(ports: Ports, row: RolloutRow, *, replay: bool = True) -> RolloutVerdict:
+    """What production says of a champion that bakes; changes nothing.
+
+    Without ``replay`` no model is loaded: a rollback then only says what the numbers alone say, before the predecessor answered
+    the same requests.
+    """
     refused = refused_by_gateway(ports, row)
     if refused is not None:
         return refused
@@ -132,7 +136,7 @@ def assess_bake(ports: Ports, row: RolloutRow) -> RolloutVerdict:
     ]
     others = beside(ports, row, against=row.previous or "", before=None, since=since, recent=max(RECENT))
     verdict = judge_bake(row.plan, before, now, elapsed=elapsed, recent=recent, beside=others)
-    if verdict.action is RolloutAction.ROLLBACK and row.previous is not None:
+    if replay and verdict.action is RolloutAction.ROLLBACK and row.previous is not None:
         return _on_equal_terms(ports, row, before, now, elapsed, others) or verdict
     return verdict
 

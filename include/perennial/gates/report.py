@@ -21,6 +21,8 @@ from perennial.gates.superiority import question
 
 logger = logging.getLogger(__name__)
 
+CHANGED_SHOWN = 8  # rows of each kind whose ids a report keeps for people
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateReport:
@@ -156,6 +158,7 @@ def _table(scores: TaskScores, lines: list[dict[str, Any]]) -> dict[str, Any]:
     if scores.champion is not None:
         table.update(paired_interval(scores.kind, scores.champion, candidate).as_dict())
         table["changes"] = changed_answers(scores)
+        table["changed_ids"] = changed_ids(scores)
         table["paired"] = _paired(scores.kind, scores.champion, candidate)
     if scores.baselines is not None:
         table["baselines"] = {name: value if is_finite(value) else None for name, value in scores.baselines.items()}
@@ -183,6 +186,21 @@ def changed_answers(scores: TaskScores) -> dict[str, int]:
     ]
     fixed, broken = sum(new and not old for old, new in pairs), sum(old and not new for old, new in pairs)
     return {"fixed": fixed, "broken": broken, "same": len(pairs) - fixed - broken}
+
+
+def changed_ids(scores: TaskScores, most: int = CHANGED_SHOWN) -> dict[str, list[str]]:
+    """Ids of the first holdout rows that got another answer, so that a person can look at them; both must have been measured.
+
+    >>> changed_ids(TaskScores(task="t", kind=TaskKind.CLASSIFICATION, ids=("1", "2", "3"), labels=("a", "a", "b"),
+    ...                        champion=(0.0, 1.0, 1.0), candidate=(1.0, 0.0, 1.0)))
+    {'fixed': ['1'], 'broken': ['2']}
+    """
+    found: dict[str, list[str]] = {"fixed": [], "broken": []}
+    for identity, old, new in zip(scores.ids, scores.champion or (), scores.candidate or (), strict=True):
+        right = is_right(scores.kind, new)
+        if right != is_right(scores.kind, old) and len(found["fixed" if right else "broken"]) < most:
+            found["fixed" if right else "broken"].append(identity)
+    return found
 
 
 def _paired(kind: TaskKind, champion: Sequence[float], candidate: Sequence[float]) -> dict[str, Any]:

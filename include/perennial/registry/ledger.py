@@ -196,6 +196,10 @@ class Ledger(Protocol):
         """What validation said about a job, all attempts."""
         ...
 
+    def recent_validations(self, agent: str, limit: int = 50) -> tuple[Validation, ...]:
+        """What validation said last about an agent's batches, newest first."""
+        ...
+
 
 def following_version(known: Iterable[str], part: str) -> str:
     """The version after the highest of the known ones.
@@ -440,6 +444,10 @@ class PostgresLedger:
     def validations(self, job_id: UUID) -> tuple[Validation, ...]:
         """See ``Ledger``."""
         return tuple(Validation(**row) for row in self._all("validations", {"job_id": job_id}))
+
+    def recent_validations(self, agent: str, limit: int = 50) -> tuple[Validation, ...]:
+        """See ``Ledger``."""
+        return tuple(Validation(**row) for row in self._all("recent_validations", {"agent": agent, "limit": limit}))
 
     def _one(self, name: str, values: Mapping[str, Any]) -> dict[str, Any] | None:
         with self._database.connection() as connection:

@@ -299,3 +299,7 @@ class MemoryLedger:
         """See ``Ledger``."""
         found = [row for row in self._validations if row.job_id == job_id]
         return tuple(sorted(found, key=lambda row: (row.attempt, row.task)))
+
+    def recent_validations(self, agent: str, limit: int = 50) -> tuple[Validation, ...]:
+        """See ``Ledger``."""
+        return tuple(row for row in reversed(self._validations) if row.agent == agent)[:limit]

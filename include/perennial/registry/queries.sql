@@ -111,3 +111,6 @@ ON CONFLICT (job_id, attempt, task) DO NOTHING
 -- name: validations
 SELECT agent, job_id, attempt, task, success, report, created_at FROM perennial.validations
 WHERE job_id = %(job_id)s ORDER BY attempt, task
+-- name: recent_validations
+SELECT agent, job_id, attempt, task, success, report, created_at FROM perennial.validations
+WHERE agent = %(agent)s ORDER BY id DESC LIMIT %(limit)s

@@ -1,0 +1,347 @@
+"""The page of what stands aside: by agent, task and reason; release or drop rows or a whole reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from perennial.audit.log import Entry
+from perennial.domain.words import AsideAction, State
+from perennial.errors import InvalidExample, UnknownAgent
+from perennial.flows import quarantine as flow
+from perennial.flows.ports import Ports
+from perennial.flows.quarantine import AgentPiles, Pile, SetAside
+from perennial.ingest.aside import ASIDE, MOST_COUNTED, NEWEST, AsideKey, AsideOrder, refusal
+from perennial.pages.html import Child, Html, el, join
+from perennial.pages.layout import Cell, Column, badge, code, count, heading, more, said, section, table, when, why
+from perennial.pages.page import Action, Asked, Page, Site
+from perennial.pages.roles import Role
+
+ROWS = 40  # of one page; a form has at most 50 fields
+DECISIONS = 10  # of people, the newest
+_AUDITED = 200  # newest entries of an agent among which they are looked for
+_WORDS = frozenset({f"{state.value}_{verb}" for state in ASIDE for verb in ("released", "dropped")})
+_TONES = {State.QUARANTINED: "bad", State.HELD: "warn", State.UNLABELLED: "quiet"}
+_ABOUT = {
+    State.QUARANTINED: "refused at admission, or personal data was still found; what is released goes through admission again",
+    State.HELD: "two trainings or the screening refused it; what is released may train again",
+    State.UNLABELLED: "admitted, but without a right answer to train on",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuarantineView:
+    """What of one agent stands aside. ``chosen`` is the group whose rows are shown; None: the newest of all.
+
+    ``before`` is the number below which the rows lie; ``until`` the newest row of the group, up to which a decision on all holds.
+    ``older``: the number below which the next page begins, None on the last one.
+    """
+
+    agent: str
+    piles: tuple[Pile, ...]
+    chosen: Pile | None
+    rows: tuple[SetAside, ...]
+    before: int
+    until: int
+    older: int | None
+    decisions: tuple[Entry, ...]
+
+
+def gather_all(ports: Ports) -> tuple[AgentPiles, ...]:
+    """Every agent with rows standing aside."""
+    return tuple(flow.overview(ports))
+
+
+def gather(ports: Ports, agent: str, *, key: AsideKey | None = None, before: int = NEWEST) -> QuarantineView:
+    """One page of rows; at most six bounded queries. UnknownAgent when the fleet has no such agent and nothing of it stands aside."""
+    piles = tuple(flow.piles(ports, agent))
+    known = [member.agent.name for member in ports.fleet().members]
+    if agent not in known and not piles:
+        raise UnknownAgent(agent, known)
+    chosen = next((one for one in piles if one.key == key), None)
+    if key is not None and chosen is None:
+        return QuarantineView(
+            agent=agent,
+            piles=piles,
+            chosen=None,
+            rows=(),
+            before=before,
+            until=0,
+            older=None,
+            decisions=_decided(ports, agent),
+        )
+    found = flow.set_aside(ports, agent, key=key, before=before, limit=ROWS + 1)
+    newest = found if before == NEWEST else flow.set_aside(ports, agent, key=key, limit=1)
+    return QuarantineView(
+        agent=agent, piles=piles, chosen=chosen, rows=tuple(found[:ROWS]), before=before, until=newest[0].number if newest else 0,
+        older=found[ROWS - 1].number if len(found) > ROWS else None, decisions=_decided(ports, agent),
+    )  # fmt: skip
+
+
+def _decided(ports: Ports, agent: str) -> tuple[Entry, ...]:
+    return tuple(one for one in ports.audit.entries(agent, _AUDITED) if one.action in _WORDS)[:DECISIONS]
+
+
+# --- markup -----------------------------------------------------------------------------------------------------------------------
+
+
+def render_all(view: Sequence[AgentPiles], asked: Asked) -> Html:
+    """Every agent with its counts."""
+    columns = [
+        Column(title="Agent"),
+        *(Column(title=state.value.capitalize(), number=True, about=_ABOUT[state]) for state in ASIDE),
+    ]
+    rows: list[list[Child | Cell]] = [
+        [
+            el("a", one.agent, href=asked.to("/quarantine", agent=one.agent)),
+            *(Cell(shown=_count(one.rows.get(state, 0)), key=float(one.rows.get(state, 0))) for state in ASIDE),
+        ]
+        for one in view
+    ]
+    return join(
+        heading("Quarantine", "Examples that stand aside and wait for a person: why, and what may be done with them."),
+        section("Agents", table("Rows that stand aside", columns, rows, empty="Nothing stands aside.")),
+        section("What the words mean", el("dl", [_meaning(state) for state in ASIDE], class_="facts")),
+    )
+
+
+def _meaning(state: State) -> Html:
+    return el("div", el("dt", badge(state.value, _TONES[state])), el("dd", _ABOUT[state]))
+
+
+def _count(rows: int) -> str:
+    return f"{count(MOST_COUNTED)}+" if rows > MOST_COUNTED else count(rows)
+
+
+def render(view: QuarantineView, asked: Asked, *, missing: bool = False) -> Html:
+    """One agent; ``missing``: the group that was asked for is empty by now."""
+    return join(
+        heading(
+            join("Quarantine of ", view.agent),
+            "What stands aside and why. Texts are the redacted ones; of quarantined rows none is shown.",
+            side=el("a", "All agents", href=asked.to("/quarantine")),
+        ),
+        section("Reasons", _piles(view, asked), note="Choose a reason to see its rows and to decide on them."),
+        el("p", badge("No row stands aside for this reason any more", "info")) if missing else None,
+        _chosen(view, asked) if view.chosen is not None else None if missing else _newest(view, asked),
+        section("Last decisions", _decisions(view, asked)),
+    )
+
+
+def _address(view: QuarantineView, asked: Asked, key: AsideKey | None, *, before: int = NEWEST) -> str:
+    of = {"state": key.state.value, "task": key.task, "code": key.code} if key is not None else {}
+    return asked.to("/quarantine", agent=view.agent, before=str(before) if before != NEWEST else None, **of)
+
+
+def _piles(view: QuarantineView, asked: Asked) -> Html:
+    columns = [
+        Column(title="Reason"), Column(title="State"), Column(title="Task"), Column(title="Rows", number=True),
+        Column(title="What it means"),
+        Column(title="Can be"),
+    ]  # fmt: skip
+    rows = []
+    for one in view.piles:
+        here = view.chosen is not None and one.key == view.chosen.key
+        label = el("code", one.key.code or "no label")
+        able = [word for word, no in (("released", one.release_refused), ("dropped", one.drop_refused)) if no is None]
+        rows.append(
+            (
+                el("a", label, href=_address(view, asked, one.key), aria_current="true" if here else None),
+                badge(one.key.state.value, _TONES[one.key.state]), said(one.key.task),
+                Cell(shown=_count(MOST_COUNTED + 1 if one.more else one.rows), key=float(one.rows)), one.why, " or ".join(able),
+            )
+        )  # fmt: skip
+    return table("Rows by reason", columns, rows, empty="Nothing of this agent stands aside.")
+
+
+def _newest(view: QuarantineView, asked: Asked) -> Html | None:
+    if not view.piles:
+        return None
+    return section("Newest rows", _rows(view, asked, choose=False), _paging(view, asked))
+
+
+def _chosen(view: QuarantineView, asked: Asked) -> Html:
+    pile = view.chosen
+    assert pile is not None
+    may = asked.may(Role.EDITOR)
+    title = f"{pile.key.state.value.capitalize()}: {pile.key.code or 'no label'}, task {pile.key.task}"
+    note = f"{pile.why[:1].upper()}{pile.why[1:]}."
+    if not may:
+        return section(
+            title, el("p", "Release and drop need the role editor.", class_="none"), _rows(view, asked, choose=False), _paging(view, asked),
+            note=note,
+        )  # fmt: skip
+    carried = {"agent": view.agent, "state": pile.key.state.value, "task": pile.key.task, "code": pile.key.code}
+    refused = el("p", badge("cannot be released", "quiet"), " ", pile.release_refused) if pile.release_refused else None
+    whole = more(
+        f"Decide on all {_count(MOST_COUNTED + 1 if pile.more else pile.rows)} rows of this reason",
+        _form(asked, pile, {**carried, "whole": "1", "until": str(view.until)}, field="whole-reason", words="all"),
+        el("p", f"Rows that came in after this page was made stay. One click moves {count(flow.AT_ONCE)} rows at most.", class_="small"),
+    )  # fmt: skip
+    each = _form(asked, pile, carried, _rows(view, asked, choose=True), field="rows-reason", words="chosen")
+    return section(title, refused, whole, each, _paging(view, asked), note=note)
+
+
+def _form(asked: Asked, pile: Pile, carried: Mapping[str, str], *inside: Child, field: str, words: str) -> Html:
+    buttons = [
+        el("button", f"Release {words}", type="submit", name="action", value=AsideAction.RELEASE.value)
+        if pile.release_refused is None else None,
+        el("button", f"Drop {words}", type="submit", name="action", value=AsideAction.DROP.value, class_="danger")
+        if pile.drop_refused is None else None,
+    ]  # fmt: skip
+    return el(
+        "form", [el("input", type="hidden", name=name, value=value) for name, value in carried.items()], inside,
+        el("div", why(field), buttons, class_="act"), method="post", action=asked.to("/quarantine/settle"), class_="decide",
+    )  # fmt: skip
+
+
+def _rows(view: QuarantineView, asked: Asked, *, choose: bool) -> Html:
+    columns = [
+        Column(title="Example"), Column(title="Redacted text"), Column(title="Label"), *([] if view.chosen else [Column(title="Reason")]),
+        Column(title="Made"), Column(title="Priority", number=True), Column(title="Came as"),
+        Column(title="Sender", about="an alias: a sender's name may be a person's"), Column(title="Refused", number=True),
+    ]  # fmt: skip
+    rows = []
+    for row in view.rows:
+        name = code(str(row.example_id), short=8)
+        first = name
+        if choose:
+            box = el(
+                "input", type="checkbox", id=f"row-{row.number}", name=f"row-{row.number}", value=str(row.example_id)
+            )
+            first = join(box, " ", el("label", name, for_=f"row-{row.number}"))
+        cells: list[Child | Cell] = [first, _text(row), _label(row)]
+        if view.chosen is None:
+            cells.append(el("a", el("code", row.key.code or "no label"), href=_address(view, asked, row.key)))
+        came = f"{row.source}, a correction" if row.correction and row.source != "correction" else row.source
+        cells += [when(row.created_at, asked.now), row.priority, came, code(row.sender), row.refusals]
+        rows.append(cells)
+    return table("Rows, newest first", columns, rows, empty="No row is left on this page.", sortable=False)
+
+
+def _text(row: SetAside) -> Html:
+    told = row.reason.partition(":")[2].strip()
+    because = el("span", said(told), class_="small stack") if told else None
+    if row.text is None:
+        quiet = (
+            "not shown: it may still hold personal data"
+            if row.key.state is State.QUARANTINED
+            else "no redacted text exists yet"
+        )
+        return join(el("span", quiet, class_="none"), because)
+    return join(said(row.text), " …" if row.cut else "", because)
+
+
+def _label(row: SetAside) -> Html:
+    if row.label is None:
+        return el("span", "–", class_="none")
+    shown = row.label if isinstance(row.label, str) else json.dumps(row.label, ensure_ascii=False)
+    return said(shown if len(shown) <= 120 else f"{shown[:120]}…")
+
+
+def _paging(view: QuarantineView, asked: Asked) -> Html | None:
+    key = view.chosen.key if view.chosen is not None else None
+    links = []
+    if view.before != NEWEST:
+        links.append(el("a", "Newest", href=_address(view, asked, key)))
+    if view.older is not None:
+        links.append(el("a", "Older", href=_address(view, asked, key, before=view.older), rel="next"))
+    return el("nav", [join(one, " ") for one in links], aria_label="More rows", class_="paging") if links else None
+
+
+def _decisions(view: QuarantineView, asked: Asked) -> Html:
+    columns = [
+        Column(title="When"), Column(title="Who"), Column(title="What"), Column(title="Task"), Column(title="Reason code"),
+        Column(title="Rows", number=True), Column(title="Why"),
+    ]  # fmt: skip
+    rows = [
+        (
+            when(one.at, asked.now), said(one.actor), one.action.replace("_", ", "), said(one.subject),
+            el("code", str(one.detail.get("reason_code", ""))) if one.detail.get("reason_code") else "",
+            count(int(one.detail.get("rows", 0))), said(str(one.detail.get("why", one.detail.get("reason", "")))),
+        )
+        for one in view.decisions
+    ]  # fmt: skip
+    return table(
+        "Last decisions, newest first",
+        columns,
+        rows,
+        empty="Nobody decided on rows of this agent lately.",
+        sortable=False,
+    )
+
+
+# --- what a request asks ------------------------------------------------------------------------------------------------------------
+
+
+def _show(site: Site, asked: Asked) -> Html:
+    agent = asked.query.get("agent", "")
+    if not agent:
+        return render_all(gather_all(site.ports), asked)
+    key = _key(asked.query) if asked.query.get("state") else None
+    view = gather(site.ports, agent, key=key, before=_number(asked.query, "before"))
+    return render(view, asked, missing=key is not None and view.chosen is None)
+
+
+def _key(given: Mapping[str, str]) -> AsideKey:
+    try:
+        state = State(given.get("state", ""))
+    except ValueError as error:
+        raise InvalidExample("state", "is no state of an example", "choose a reason from the list") from error
+    return AsideKey(state=state, task=given.get("task", ""), code=given.get("code", ""))
+
+
+def _number(given: Mapping[str, str], name: str) -> int:
+    text = given.get(name, "")
+    if not text:
+        return NEWEST
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise InvalidExample(name, "is not a number of a row", "go on from the first page")
+    return int(text)
+
+
+def _settle(site: Site, asked: Asked) -> str:
+    agent, key, reason = asked.needed("agent"), _key(asked.form), asked.reason()
+    try:
+        action = AsideAction(asked.form.get("action", ""))
+    except ValueError as error:
+        raise InvalidExample("action", "is neither release nor drop", "press one of the buttons") from error
+    told = refusal(action, key)
+    if told is not None:
+        raise InvalidExample("action", "is not possible here", told)
+    whole = asked.form.get("whole") == "1"
+    ids = None if whole else _chosen_ids(asked.form)
+    until = _number(asked.form, "until") if whole else NEWEST
+    order = AsideOrder(agent=agent, action=action, key=key, actor=asked.user.id, why=reason, ids=ids, until=until)
+    done = flow.settle(site.ports, order)
+    word = "released" if action is AsideAction.RELEASE else "dropped"
+    notice = "more" if done.more else word if done.rows or done.holdout else "nothing"
+    left = any(one.key == key for one in flow.piles(site.ports, agent))
+    of = {"state": key.state.value, "task": key.task, "code": key.code} if left else {}
+    return asked.to("/quarantine", agent=agent, said=notice, **of)
+
+
+def _chosen_ids(form: Mapping[str, str]) -> tuple[UUID, ...]:
+    try:
+        found = tuple(UUID(value) for name, value in form.items() if name.startswith("row-"))
+    except ValueError as error:
+        raise InvalidExample("row", "is not the id of an example", "choose rows from the list") from error
+    if not found:
+        raise InvalidExample("rows", "are not chosen", "tick at least one, or decide on the whole reason")
+    return found
+
+
+PAGE = Page(
+    path="/quarantine",
+    title="Quarantine",
+    show=_show,
+    actions=(Action(path="/quarantine/settle", role=Role.EDITOR, run=_settle),),
+    notices={
+        "released": "Released; the last decisions below say how many rows.",
+        "dropped": "Dropped; the last decisions below say how many rows. They stay in the books.",
+        "more": "Done with as many rows as one click moves; more of them wait, so decide again.",
+        "nothing": "Nothing changed: those rows do not stand aside for this reason any more.",
+    },
+)

@@ -1,0 +1,49 @@
+"""Who may do what on the pages: roles of our own, keyed by Airflow's user id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+from perennial.errors import NotConfigured
+
+
+class Role(IntEnum):
+    """Each role may do what the ones before it may.
+
+    A viewer reads; an editor labels, releases and drops; an operator promotes, aborts and pauses. Nobody reads nothing.
+    """
+
+    NOBODY = 0
+    VIEWER = 1
+    EDITOR = 2
+    OPERATOR = 3
+
+    @property
+    def word(self) -> str:
+        """The name in settings and on pages."""
+        return self.name.lower()
+
+
+def role_of(user_id: str, standing: Role, grants: Mapping[str, str]) -> Role:
+    """The role of a user: what ``grants`` says about the id, else what Airflow lets the user do (``standing``).
+
+    A grant may lower as well as raise. A word that is no role grants nothing, to nobody else either: fail closed.
+
+    >>> role_of("ana", Role.VIEWER, {"ana": "operator"}).word, role_of("bo", Role.EDITOR, {}).word
+    ('operator', 'editor')
+    >>> role_of("ana", Role.OPERATOR, {"ana": "boss"}).word
+    'nobody'
+    """
+    word = grants.get(user_id)
+    if word is None:
+        return standing
+    return Role.__members__.get(word.upper(), Role.NOBODY)
+
+
+def check_grants(grants: Mapping[str, str]) -> None:
+    """NotConfigured when a grant names no role, so that a typing error is seen when the pages start."""
+    for user_id, word in grants.items():
+        if word.upper() not in Role.__members__:
+            words = ", ".join(role.word for role in Role)
+            raise NotConfigured("PERENNIAL_PAGES_GRANTS", f"give {user_id!r} one of {words}")
