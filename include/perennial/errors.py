@@ -22,6 +22,7 @@ PerennialError
 ├── PromotionRefused        no live verdict or approval covers this bundle
 ├── RolloutError            a rollout was asked for something that it cannot do
 ├── SourceError             an event source is unreadable; names the place
+├── AlertUndelivered        an alert did not get out; it is told again
 ├── StackError              a part of the embedded stack does not start or stop
 │   ├── PortTaken           another process listens there; names setting and remedy
 │   └── PromiseBroken       the demo ended without showing what it promises
@@ -134,6 +135,10 @@ class RolloutError(PerennialError):
 
 class SourceError(PerennialError):
     """An event source is unreadable; the message names the place."""
+
+
+class AlertUndelivered(PerennialError):
+    """An alert did not get out; it stays in the list and is told again."""
 
 
 class StackError(PerennialError):

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from perennial.alerts.store import AlertStore
 from perennial.audit.log import AuditLog
 from perennial.domain.model import BaseStore, EmbeddingCache, Workbench
 from perennial.fleet.loader import Fleet
 from perennial.ingest.admit import Admission
 from perennial.ingest.buffer import BufferStore
-from perennial.ingest.job_log import JobLog
+from perennial.ingest.job_log import Jobs
 from perennial.registry.ledger import Ledger
 from perennial.registry.store import ModelStore
 from perennial.retention.airflow_runs import RunHistory
@@ -26,13 +27,13 @@ class Ports:
     """One deployment's adapters.
 
     ``admission`` is there only where the admit role's URL is; ``relay`` hands waiting announcements to the sinks. ``retention`` is
-    absent in trials that keep everything, ``runs`` where no Airflow is.
+    absent in trials that keep everything, ``runs`` where no Airflow is, ``alerts`` where nobody is told.
     """
 
     settings: Settings
     fleet: Callable[[], Fleet]
     buffer: BufferStore
-    jobs: JobLog
+    jobs: Jobs
     relay: Callable[[], int]
     admission: Admission | None
     ledger: Ledger
@@ -44,6 +45,7 @@ class Ports:
     embeddings: EmbeddingCache | None
     retention: RetentionStore | None = None
     runs: RunHistory | None = None
+    alerts: AlertStore | None = None
 
     @property
     def bench(self) -> Workbench:

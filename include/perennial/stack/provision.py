@@ -21,6 +21,7 @@ from perennial.stack.home import Home, home
 from perennial.stack.secrets import Secrets, read_or_make, signing_keys
 from perennial.storage.queries import load
 
+MIGRATION_SECONDS = 3600.0  # of another's tables; killed by it, a migration is run again
 _ROLES = ("perennial_owner", "perennial_app", "perennial_admit", "airflow", "mlflow")
 _JOB_TYPES = ("SchedulerJob", "TriggererJob", "DagProcessorJob")
 _OWNERS = {"airflow": "airflow", "mlflow": "mlflow", "perennial": "perennial_owner"}
@@ -84,7 +85,9 @@ def airflow_tables() -> None:
             for job_type in _JOB_TYPES:
                 database.execute(queries["forget_jobs"], {"job_type": job_type})
             return
-        code = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=False).returncode
+        code = subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"], check=False, timeout=MIGRATION_SECONDS
+        ).returncode
         if code:
             raise StackError(f"`airflow db migrate` ended with exit code {code}; its words are above")
         database.execute(sql.SQL(queries["write_note"]).format(note=sql.Literal(wanted)))

@@ -26,7 +26,7 @@ def migrate(url: str) -> list[str]:
 
     sql = load("perennial.storage")
     fresh: list[str] = []
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(url, connect_timeout=10) as connection:
         connection.execute(sql["lock"])
         connection.execute(sql["make_ledger"])
         done: dict[str, str] = dict(connection.execute(sql["applied"]).fetchall())
