@@ -1,4 +1,4 @@
-"""Steps that prepare a deployment: ``python -m perennial.stack.provision databases|airflow|keys|forget JOB``.
+"""Steps that prepare a deployment: ``python -m perennial.stack.provision databases|airflow|mlflow|mlflow-check|keys|forget JOB``.
 
 They run in processes of their own, so that the supervisor needs no driver. Each may be repeated. The supervisor starts
 them, and so does docker-compose.yaml, with the passwords in the environment.
@@ -21,6 +21,7 @@ from perennial.stack.home import Home, home
 from perennial.stack.secrets import Secrets, read_or_make, signing_keys
 from perennial.storage.queries import load
 
+PROVISION = "perennial.stack.provision"
 MIGRATION_SECONDS = 3600.0  # of another's tables; killed by it, a migration is run again
 _ROLES = ("perennial_owner", "perennial_app", "perennial_admit", "airflow", "mlflow")
 _JOB_TYPES = ("SchedulerJob", "TriggererJob", "DagProcessorJob")
@@ -93,6 +94,24 @@ def airflow_tables() -> None:
         database.execute(sql.SQL(queries["write_note"]).format(note=sql.Literal(wanted)))
 
 
+def mlflow_tables(*, check: bool) -> int:
+    """Upgrade the tables of MLFLOW_BACKEND_STORE_URI; with ``check`` only 0 (up to date) or 3 (behind). As `mlflow db upgrade`, but
+    without the password on the command line. An empty database is MLflow's own to fill, when its server starts."""
+    from mlflow.store.db import utils
+
+    engine = utils.create_sqlalchemy_engine(os.environ["MLFLOW_BACKEND_STORE_URI"])
+    try:
+        latest = utils._get_latest_schema_revision()
+        if utils._is_empty_database(engine) or utils._get_schema_version(engine) == latest:
+            return 0
+        if check:
+            return 3
+        utils._upgrade_db(engine)
+        return 0
+    finally:
+        engine.dispose()
+
+
 def forget(job_type: str) -> None:
     """Mark earlier jobs of a component as failed: their processes are dead, there is one of each kind, and it starts now.
 
@@ -121,10 +140,14 @@ def main(words: list[str]) -> int:
             keys(home())
         case ["airflow"]:
             airflow_tables()
+        case ["mlflow"]:
+            return mlflow_tables(check=False)
+        case ["mlflow-check"]:
+            return mlflow_tables(check=True)
         case ["forget", job_type]:
             forget(job_type)
         case _:
-            raise StackError("say databases, airflow, keys or forget JOB_TYPE")
+            raise StackError("say databases, airflow, mlflow, mlflow-check, keys or forget JOB_TYPE")
     return 0
 
 

@@ -50,3 +50,18 @@ LEFT JOIN LATERAL (SELECT j.status, j.note, extract(epoch FROM clock_timestamp()
     FROM perennial.jobs j WHERE j.agent = l.agent AND j.status IN ('completed', 'failed', 'cancelled')
     ORDER BY j.created_at DESC LIMIT 1) last ON true
 WHERE l.active ORDER BY l.agent
+
+-- name: is_ours
+SELECT to_regclass('perennial.rollouts') IS NOT NULL AND to_regclass('perennial.jobs') IS NOT NULL AS made
+
+-- name: try_upgrade_lock
+SELECT pg_try_advisory_lock(720724, 0) AS taken
+
+-- name: busy
+-- What a change of tables must not meet. A bake is no open rollout: nothing is decided in it but a way back.
+SELECT agent || ' ' || version || ' is in rollout (' || state || coalesce(', parked: ' || parked, '') || ')' AS what
+FROM perennial.rollouts WHERE state IN ('pending', 'shadow', 'canary')
+UNION ALL
+SELECT agent || ' trains (job ' || job_id || ', ' || status::text || ')' FROM perennial.jobs
+WHERE status IN ('validating', 'training', 'evaluating') AND lease_until >= clock_timestamp()
+ORDER BY what
