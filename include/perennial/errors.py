@@ -24,6 +24,7 @@ PerennialError
 ├── SourceError             an event source is unreadable; names the place
 ├── AlertUndelivered        an alert did not get out; it is told again
 ├── StackError              a part of the embedded stack does not start or stop
+│   ├── BackupBroken        a backup is not what its manifest says, or a restore did not bring everything back
 │   ├── PortTaken           another process listens there; names setting and remedy
 │   └── PromiseBroken       the demo ended without showing what it promises
 └── NotConfigured           a setting is missing; names it
@@ -143,6 +144,10 @@ class AlertUndelivered(PerennialError):
 
 class StackError(PerennialError):
     """A part of the embedded stack does not start or stop."""
+
+
+class BackupBroken(StackError):
+    """A backup is not what its manifest says, or what was restored is not what was backed up; the message names the place."""
 
 
 class PortTaken(StackError):

@@ -28,10 +28,14 @@ _JOB_TYPES = ("SchedulerJob", "TriggererJob", "DagProcessorJob")
 _OWNERS = {"airflow": "airflow", "mlflow": "mlflow", "perennial": "perennial_owner"}
 
 
-def _connect(database: str) -> Any:
+def _connect(database: str, superuser_url: str | None = None) -> Any:
     import psycopg
 
-    url = os.environ.get("PERENNIAL_SUPERUSER_URL") or os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
+    url = (
+        superuser_url
+        or os.environ.get("PERENNIAL_SUPERUSER_URL")
+        or os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
+    )
     if not url:
         raise NotConfigured("PERENNIAL_SUPERUSER_URL", "this step is started by the supervisor")
     parts = urlsplit(url.replace("postgresql+psycopg2://", "postgresql://", 1))
@@ -47,12 +51,19 @@ def databases(secrets: Secrets) -> None:
 
     A role's password is PERENNIAL_PASSWORD_<ROLE>, or the one in the home folder.
     """
-    from psycopg import sql
-
     from perennial.storage.migrate import migrate
 
+    make_databases(secrets)
+    applied = migrate(load_settings().owner_url())
+    print(f"migrations applied now: {', '.join(applied) or 'none'}")
+
+
+def make_databases(secrets: Secrets, superuser_url: str | None = None) -> None:
+    """Roles with their passwords and the databases, with nothing in them yet; what is there stays."""
+    from psycopg import sql
+
     queries = load("perennial.stack")
-    with _connect("postgres") as admin:
+    with _connect("postgres", superuser_url) as admin:
         roles = {row[0] for row in admin.execute(queries["roles"])}
         for role in _ROLES:
             verb = queries["change_role"] if role in roles else queries["make_role"]
@@ -67,8 +78,6 @@ def databases(secrets: Secrets) -> None:
             admin.execute(sql.SQL(queries["close_database"]).format(database=sql.Identifier(name)))
         for role in ("perennial_app", "perennial_admit"):
             admin.execute(sql.SQL(queries["open_database"]).format(role=sql.Identifier(role)))
-    applied = migrate(load_settings().owner_url())
-    print(f"migrations applied now: {', '.join(applied) or 'none'}")
 
 
 def airflow_tables() -> None:

@@ -65,3 +65,31 @@ UNION ALL
 SELECT agent || ' trains (job ' || job_id || ', ' || status::text || ')' FROM perennial.jobs
 WHERE status IN ('validating', 'training', 'evaluating') AND lease_until >= clock_timestamp()
 ORDER BY what
+
+-- name: one_view
+BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY
+
+-- name: export_view
+SELECT pg_export_snapshot()
+
+-- name: now
+SELECT clock_timestamp()
+
+-- name: example_counts
+-- Everything that was ever acknowledged is in one of these states, so equal counts mean that no row is lost.
+SELECT agent || ' ' || state::text AS name, count(*) AS rows FROM perennial.examples GROUP BY 1 ORDER BY 1
+
+-- name: champions
+SELECT m.agent, m.version, v.digest, v.uri FROM (
+    SELECT DISTINCT ON (agent) agent, version FROM perennial.alias_moves WHERE alias = 'champion' ORDER BY agent, id DESC
+) m JOIN perennial.versions v USING (agent, version) ORDER BY m.agent
+
+-- name: other_counts
+SELECT 'versions' AS name, count(*) AS rows FROM perennial.versions
+UNION ALL SELECT 'originals', count(*) FROM perennial.originals
+UNION ALL SELECT 'audit rows', count(*) FROM perennial.audit
+UNION ALL SELECT 'approvals', count(*) FROM perennial.approvals
+UNION ALL SELECT 'jobs', count(*) FROM perennial.jobs
+
+-- name: tables_anywhere
+SELECT count(*) FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')

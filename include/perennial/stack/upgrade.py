@@ -136,8 +136,8 @@ def systems(place: Home, owner_url: str) -> list[Tables]:
     """Ours, Airflow's and MLflow's: of the embedded stack when it runs, else those that the environment names."""
     if supervisor_runs(place):
         secrets, ports = read_or_make(place), Ports(**read_state(place).ports)
-        airflow: Mapping[str, str] | None = environment.for_airflow(place, ports, secrets)
-        mlflow: Mapping[str, str] | None = environment.for_mlflow(place, ports, secrets)
+        airflow: Mapping[str, str] = environment.for_airflow(place, ports, secrets)
+        mlflow: Mapping[str, str] = environment.for_mlflow(place, ports, secrets)
     else:
         airflow = mlflow = dict(os.environ)
     no_airflow = (
@@ -153,7 +153,8 @@ def systems(place: Home, owner_url: str) -> list[Tables]:
         OwnTables(url=owner_url),
         CommandTables(
             name="Airflow", package="apache-airflow", check=(*python, "airflow", "db", "check-migrations", "-t", "1"), behind=1,
-            reach=(*python, "airflow", "db", "check"), migrate=(*python, "airflow", "db", "migrate"), environment=airflow, left_out=no_airflow,
+            reach=(*python, "airflow", "db", "check"), migrate=(*python, "airflow", "db", "migrate"), environment=airflow,
+            left_out=no_airflow,
         ),
         CommandTables(
             name="MLflow", package="mlflow", check=(*python, PROVISION, "mlflow-check"),
