@@ -97,9 +97,16 @@ def worth(head: Head | None, public_key_file: Path | None, retired: Sequence[tup
         present = public_key_file.read_bytes()
     except OSError as error:
         raise NotConfigured("PERENNIAL_VERIFY_KEY_FILE", f"it is not a public key ({type(error).__name__})") from error
-    sealed_at = datetime.fromisoformat(head.sealed_at)
-    keys = [present, *(pem for pem, until in retired if sealed_at <= until)]
+    keys = [present, *(pem for pem, until in retired if _sealed_by(head, until))]
     return Worth.SIGNED if any(_genuine(head, pem) for pem in keys) else Worth.FORGED
+
+
+def _sealed_by(head: Head, until: datetime) -> bool:
+    """Whether the head says that it was sealed by then; what it says is part of what was signed."""
+    try:
+        return datetime.fromisoformat(head.sealed_at) <= until
+    except (ValueError, TypeError):
+        return False
 
 
 def _genuine(head: Head, pem: bytes) -> bool:

@@ -107,14 +107,11 @@ def write(public_key: Path, keys: Sequence[RetiredKey]) -> None:
 
 
 def retire(public_key: Path, pem: str, *, at: datetime, actor: str, reason: str) -> RetiredKey:
-    """Put a key into the list; one that is there already stays as it is."""
+    """Put a key that signs now into the list. One that a killed rotation put there signed until now, so its time is moved on."""
     keys = read(public_key)
     identity = key_id(pem.encode())
-    for known in keys:
-        if known.id == identity:
-            return known
     made = RetiredKey(pem=pem, retired_at=at, actor=actor, reason=reason)
-    write(public_key, [*keys, made])
+    write(public_key, [*(key for key in keys if key.id != identity), made])
     return made
 
 
