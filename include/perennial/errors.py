@@ -24,7 +24,9 @@ PerennialError
 ├── RolloutError            a rollout was asked for something that it cannot do
 ├── SourceError             an event source is unreadable; names the place
 ├── AccessRefused           nobody comes in with this token or this form; says what to do
+├── AlertUndelivered        an alert did not get out; it is told again
 ├── StackError              a part of the embedded stack does not start or stop
+│   ├── BackupBroken        a backup is not what its manifest says, or a restore did not bring everything back
 │   ├── PortTaken           another process listens there; names setting and remedy
 │   └── PromiseBroken       the demo ended without showing what it promises
 └── NotConfigured           a setting is missing; names it
@@ -150,8 +152,16 @@ class AccessRefused(PerennialError):
         self.status = status
 
 
+class AlertUndelivered(PerennialError):
+    """An alert did not get out; it stays in the list and is told again."""
+
+
 class StackError(PerennialError):
     """A part of the embedded stack does not start or stop."""
+
+
+class BackupBroken(StackError):
+    """A backup is not what its manifest says, or what was restored is not what was backed up; the message names the place."""
 
 
 class PortTaken(StackError):

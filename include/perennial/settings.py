@@ -94,6 +94,11 @@ class Settings(BaseSettings):
     # only where MLflow's own database is reached: without it deleted runs stay there as rows
     retention_mlflow_backend: SecretStr | None = None
 
+    # what the DAG `alerts` tells people about (docs/operations.md)
+    alert_quiet_hours: float = Field(24.0, gt=0)  # nothing came in for an agent that had rows before
+    alert_audit_hours: float = Field(24.0, gt=0)  # how often the whole chain of the audit is verified
+    alert_lease_seconds: float = Field(300.0, ge=0)  # a lease may be over for so long: the next claim sweeps it
+
     # names of the predecessor, without prefix
     update_threshold: int = Field(
         50, ge=1, validation_alias=AliasChoices("TRAINING_UPDATE_THRESHOLD", "update_threshold")

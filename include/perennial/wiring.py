@@ -8,6 +8,7 @@ from functools import partial
 
 from pydantic import SecretStr
 
+from perennial.alerts.store import PostgresAlerts
 from perennial.audit.log import PostgresAuditLog
 from perennial.fleet import loader
 from perennial.flows.ports import Ports
@@ -51,6 +52,7 @@ def ports_from(settings: Settings) -> Ports:
         retention=PostgresRetention(database, admit),
         runs=AirflowRuns(settings),
         aside=PostgresAside(database),
+        alerts=PostgresAlerts(database),
     )
 
 

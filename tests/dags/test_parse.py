@@ -25,7 +25,7 @@ HEAVY = (
 )
 EXPECTED = {
     "train_scout", "rollout_scout", "harvest", "nightly_retrain", "rollout_watch", "fleet_check", "report_buffers",
-    "report_promotions", "retention",
+    "report_promotions", "retention", "alerts",
 }  # fmt: skip
 
 # socket.connect and the drivers' connect are what a DB call at parse would need

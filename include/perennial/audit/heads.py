@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -81,26 +82,42 @@ class Signer:
         return replace(named, signature=base64.b64encode(made).decode())
 
 
-def worth(head: Head | None, public_key_file: Path | None) -> Worth:
-    """What this head proves to the holder of the public key; NotConfigured when that file is no key."""
+def worth(head: Head | None, public_key_file: Path | None, retired: Sequence[tuple[bytes, datetime]] = ()) -> Worth:
+    """What this head proves to the holder of the public key; NotConfigured when that file is no key.
+
+    ``retired`` are public keys (PEM) that signed earlier, each with the time until which it did.
+    """
     if head is None:
         return Worth.NONE
     if not head.signature:
         return Worth.UNSIGNED
     if public_key_file is None:
         return Worth.UNCHECKED
-    return Worth.SIGNED if _genuine(head, public_key_file) else Worth.FORGED
+    try:
+        present = public_key_file.read_bytes()
+    except OSError as error:
+        raise NotConfigured("PERENNIAL_VERIFY_KEY_FILE", f"it is not a public key ({type(error).__name__})") from error
+    keys = [present, *(pem for pem, until in retired if _sealed_by(head, until))]
+    return Worth.SIGNED if any(_genuine(head, pem) for pem in keys) else Worth.FORGED
 
 
-def _genuine(head: Head, public_key_file: Path) -> bool:
+def _sealed_by(head: Head, until: datetime) -> bool:
+    """Whether the head says that it was sealed by then; what it says is part of what was signed."""
+    try:
+        return datetime.fromisoformat(head.sealed_at) <= until
+    except (ValueError, TypeError):
+        return False
+
+
+def _genuine(head: Head, pem: bytes) -> bool:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        key: Any = load_pem_public_key(public_key_file.read_bytes())
-    except (OSError, ValueError) as error:
+        key: Any = load_pem_public_key(pem)
+    except ValueError as error:
         raise NotConfigured("PERENNIAL_VERIFY_KEY_FILE", f"it is not a public key ({type(error).__name__})") from error
     try:
         key.verify(base64.b64decode(head.signature, validate=True), head.payload, ec.ECDSA(hashes.SHA256()))

@@ -80,7 +80,8 @@ class ClaimOperator(_SkippingOperator):
         request = request_of(self.agent, context)
         ref = train.claim(ports, request)
         if ref is None:
-            reason = f"{self.agent}: {train.why_nothing(ports, request)}"
+            job = ports.buffer.job_of_run(request.run_id)
+            reason = f"{self.agent}: {job.note if job is not None and job.note else 'nothing is due any more'}"
             note_run(context, reason)
             raise AirflowSkipException(reason)
         critical = any(row.priority >= 3 for row in ports.buffer.claimed_rows(ref.job_id, ref.attempt))

@@ -9,6 +9,7 @@ from typing import Any
 
 from perennial.domain.model import Trainer
 from perennial.domain.words import TaskKind, TooLittleTraffic
+from perennial.fleet.budget import NO_LIMIT, Budget
 from perennial.registry.permission import Rule
 from perennial.rollout.freeze import Freeze
 from perennial.selection.sent import TRUSTED
@@ -146,6 +147,7 @@ class Agent:
     rollout: Rollout = Rollout()
     freeze: tuple[str, ...] = ()  # UTC, nothing is promoted meanwhile: "Fri 16:00/Mon 08:00", "2026-12-24/2026-12-27"
     breaker: Breaker = Breaker()
+    budget: Budget = NO_LIMIT
     redact_names: bool = True
     pool: str = "gpu"
     seed: int = 20250801

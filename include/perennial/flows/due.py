@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from perennial.domain.words import Reason
-from perennial.flows.pause import PAUSED, pause_of
+from perennial.flows.pause import waits
 from perennial.flows.ports import Ports
 
 
 def due_agents(ports: Ports) -> list[tuple[str, Reason]]:
     """Agents that should train now and do not, with the reason; constant time per agent. One whose circuit breaker is open is
-    not due by threshold or drift."""
-    found = ports.buffer.due_agents()
-    return [(agent, reason) for agent, reason in found if reason not in PAUSED or pause_of(ports, agent) is None]
+    not due by threshold or drift, nor is one whose training budget is spent."""
+    return [(agent, reason) for agent, reason in ports.buffer.due_agents() if waits(ports, agent, reason) is None]

@@ -1,13 +1,15 @@
-"""Whether an agent's trainings by threshold pause because its candidates are refused again and again."""
+"""Whether an agent's trainings wait: its candidates are refused again and again, or its training seconds are spent."""
 
 from __future__ import annotations
 
 from perennial.domain.words import GateAction, Reason, RolloutState
 from perennial.errors import RolloutError
+from perennial.fleet.budget import Spent, overspent
 from perennial.flows.ports import Ports
 from perennial.rollout.breaker import Ended, Pause, pause
 
 PAUSED = frozenset({Reason.THRESHOLD, Reason.DRIFT})  # what starts by itself; people's wishes and schedules do not wait
+BUDGETED = frozenset({*PAUSED, Reason.SCHEDULE})  # what a spent budget stops; corrections only at its second limit
 _SERVES = frozenset({RolloutState.BAKING, RolloutState.DONE})
 
 
@@ -21,6 +23,25 @@ def pause_of(ports: Ports, agent: str) -> Pause | None:
         [*_held(ports, agent, settings.refused), *_rolled_out(ports, agent, settings.refused)], refused=settings.refused,
         window_seconds=settings.window_seconds, now=ports.rollouts.now(), reset=ports.rollouts.breaker_reset(agent),
     )  # fmt: skip
+
+
+def overspent_of(ports: Ports, agent: str, *, urgent: bool = False) -> str | None:
+    """One line when the agent's training budget is spent (``urgent``: for corrections too), or None. Constant time without one."""
+    members = [member.agent for member in ports.fleet().members if member.agent.name == agent]
+    if not members or not members[0].budget.limited:
+        return None
+    day, week = ports.jobs.training_seconds(agent)
+    return overspent(members[0].budget, Spent(day=day, week=week), urgent=urgent)
+
+
+def waits(ports: Ports, agent: str, reason: Reason) -> str | None:
+    """Why a training for this reason must not start now, in one line; None when it may. People's requests never wait here."""
+    paused = pause_of(ports, agent) if reason in PAUSED else None
+    if paused is not None:
+        return paused.reason
+    if reason in BUDGETED or reason is Reason.CORRECTION:
+        return overspent_of(ports, agent, urgent=reason is Reason.CORRECTION)
+    return None
 
 
 def _held(ports: Ports, agent: str, enough: int) -> list[Ended]:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from perennial.alerts.store import AlertStore
 from perennial.audit.log import AuditLog
 from perennial.domain.model import BaseStore, EmbeddingCache, Workbench
 from perennial.fleet.loader import Fleet
 from perennial.ingest.admit import Admission
 from perennial.ingest.aside import AsideStore
 from perennial.ingest.buffer import BufferStore
-from perennial.ingest.job_log import JobLog
+from perennial.ingest.job_log import Jobs
 from perennial.registry.ledger import Ledger
 from perennial.registry.store import ModelStore
 from perennial.retention.airflow_runs import RunHistory
@@ -27,13 +28,14 @@ class Ports:
     """One deployment's adapters.
 
     ``admission`` is there only where the admit role's URL is; ``relay`` hands waiting announcements to the sinks. ``retention`` is
-    absent in trials that keep everything, ``runs`` where no Airflow is, ``aside`` where nobody looks at what stands aside.
+    absent in trials that keep everything, ``runs`` where no Airflow is, ``aside`` where nobody looks at what stands aside, ``alerts``
+    where nobody is told.
     """
 
     settings: Settings
     fleet: Callable[[], Fleet]
     buffer: BufferStore
-    jobs: JobLog
+    jobs: Jobs
     relay: Callable[[], int]
     admission: Admission | None
     ledger: Ledger
@@ -46,6 +48,7 @@ class Ports:
     retention: RetentionStore | None = None
     runs: RunHistory | None = None
     aside: AsideStore | None = None
+    alerts: AlertStore | None = None
 
     @property
     def bench(self) -> Workbench:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from perennial.audit import verification
 from perennial.audit.heads import Head, HeadFile, Signer, Worth, keep, worth
+from perennial.audit.log import AuditLog
 from perennial.audit.verification import Finding, Kind, Report
 from perennial.flows.ports import Ports
+from perennial.registry import keyring
 from perennial.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -62,13 +64,18 @@ def verify(ports: Ports, noted: Iterable[tuple[int, bytes]] = ()) -> Verified:
 
     AuditBroken when the file of heads itself is damaged.
     """
-    file = HeadFile(
-        heads_file(ports.settings)
-    )  # before the view: a head kept later belongs to a batch that the view lacks
+    return verify_chain(ports.audit, heads_file(ports.settings), ports.settings.verify_key_file, noted)
+
+
+def verify_chain(audit: AuditLog, heads: Path, key: Path | None, noted: Iterable[tuple[int, bytes]] = ()) -> Verified:
+    """``verify`` over one audit, one file of heads and one public key, with the retired keys beside it."""
+    file = HeadFile(heads)  # before the view: a head kept later belongs to a batch that the view lacks
     head = file.newest()
-    with ports.audit.chain() as chain:
+    with audit.chain() as chain:
         report = verification.verify(chain, verification.merged(file, sorted(noted)))
-    proof = worth(head, ports.settings.verify_key_file)
+    # a revoked key proves nothing any more, also of what it signed in its time
+    retired = [(one.pem.encode(), one.retired_at) for one in keyring.read(key) if one.revoked_at is None] if key else []
+    proof = worth(head, key, retired)
     if proof is Worth.FORGED and head is not None:
         text = f"the kept head of batch {head.batch} was not signed with our key; compare heads.jsonl with its copy"
         report = report.with_finding(Finding(kind=Kind.UNTRUSTED, batch=head.batch, text=text))

@@ -26,6 +26,28 @@ class JobEntry:
     finished: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """Where an agent's trainings stand. ``stuck_job`` is one whose lease ran out ``stuck_seconds`` ago."""
+
+    agent: str
+    last_status: str | None
+    last_note: str | None
+    last_job: UUID | None
+    stuck_job: UUID | None
+    stuck_seconds: float | None
+
+
+class Jobs(Protocol):
+    """What flows read of jobs and write about their cost; ``JobLog`` documents each method."""
+
+    def recent(self, agent: str, seconds: float) -> list[JobEntry]: ...
+    def of_version(self, agent: str, version: str) -> JobEntry | None: ...
+    def add_cost(self, job_id: UUID, attempt: int, cost: Mapping[str, float]) -> None: ...
+    def training_seconds(self, agent: str) -> tuple[float, float]: ...
+    def standings(self) -> list[Standing]: ...
+
+
 class JobLog:
     """Over the app role. Raises StoreUnavailable when PostgreSQL is away."""
 
@@ -52,6 +74,19 @@ class JobLog:
 
         with self._database.connection() as connection:
             connection.execute(self._sql["add_cost"], {"job_id": job_id, "attempt": attempt, "cost": Jsonb(dict(cost))})
+
+    def training_seconds(self, agent: str) -> tuple[float, float]:
+        """Seconds that the agent's trainings took within the last 24 hours and the last 7 days, by when each began."""
+        with self._database.connection() as connection:
+            row = connection.execute(self._sql["training_seconds"], {"agent": agent}).fetchone()
+        assert row is not None  # an aggregate
+        return float(row["day"]), float(row["week"])
+
+    def standings(self) -> list[Standing]:
+        """How each active agent's newest training ended, and which training is stuck."""
+        with self._database.connection() as connection:
+            rows = connection.execute(self._sql["standings"]).fetchall()
+        return [Standing(**row) for row in rows]
 
 
 class Sink(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -277,6 +277,19 @@ class MemoryBuffer(MemoryOrigins):
             for agent, record in sorted(self.state.agents.items())
             if record["active"]
         }
+
+    def quiet(self, seconds: float) -> list[str]:
+        """Active agents that had rows before and got none within ``seconds``."""
+        edge = now() - timedelta(seconds=seconds)
+        with self.state.lock:
+            newest = {
+                agent: max((row.added_at for row in self.state.of(agent)), default=None) for agent in self.state.agents
+            }
+            return sorted(
+                agent
+                for agent, at in newest.items()
+                if self.state.agents[agent]["active"] and at is not None and at <= edge
+            )
 
     def corrections(self, agent: str, limit: int = 1000) -> tuple[StoredCorrection, ...]:
         """The agent's corrections with what became of them, newest first."""

@@ -71,6 +71,11 @@ class PostgresReads:
         with self._database.connection() as connection:
             return {row["agent"]: row["waiting"] for row in connection.execute(self._reads["waiting"])}
 
+    def quiet(self, seconds: float) -> list[str]:
+        """Active agents that had rows before and got none within ``seconds``."""
+        with self._database.connection() as connection:
+            return [row["agent"] for row in connection.execute(self._reads["quiet"], {"seconds": seconds})]
+
     def running(self) -> list[str]:
         """Agents that train now."""
         with self._database.connection() as connection:

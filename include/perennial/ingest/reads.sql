@@ -62,3 +62,12 @@ FROM perennial.examples WHERE example_id = %(example_id)s
 -- name: rows_by_id
 SELECT example_id, task, state::text AS state, source, input_text, expected_output, priority, correction, source_id, created_at
 FROM perennial.examples WHERE example_id = ANY (%(ids)s)
+-- name: quiet
+-- Active agents that had rows before and got none lately; the newest pages alone are read (examples_added).
+SELECT a.agent FROM perennial.agents a
+WHERE a.active
+  AND EXISTS (SELECT FROM perennial.sources s WHERE s.agent = a.agent
+              AND s.first_seen <= clock_timestamp() - make_interval(secs => %(seconds)s))
+  AND a.agent NOT IN (SELECT DISTINCT e.agent FROM perennial.examples e
+                      WHERE e.added_at > clock_timestamp() - make_interval(secs => %(seconds)s))
+ORDER BY a.agent

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ from perennial.domain.model import ModelRef
 from perennial.errors import RegistryError, UntrustedBundle
 from perennial.registry.bundle import bundle_digest, check_bundle, signature_path
 from perennial.registry.files import copy_file, listing, private_copy
+from perennial.registry.keyring import key_for
 from perennial.registry.rows import Release
 
 logger = logging.getLogger(__name__)
@@ -59,8 +61,10 @@ def sign(folder: Path, key_file: Path, password: str | None) -> Path:
     return target
 
 
-def verify(folder: Path, signature: Path, public_key: Path) -> None:
+def verify(folder: Path, signature: Path, public_key: Path, released_at: datetime | None = None) -> None:
     """Raise UntrustedBundle unless the signature covers every byte of the folder and was made by the key's owner.
+
+    A key that was retired (``registry.keyring``) counts for what the ledger says was registered before that, at ``released_at``.
 
     Says nothing about which version this is: another signed version passes here. Use ``verify_bundle`` before loading.
     """
@@ -68,9 +72,10 @@ def verify(folder: Path, signature: Path, public_key: Path) -> None:
 
     listing(folder)
     try:
-        envelope = _envelope(signature)
-        config = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
-        config.set_hashing_config(_strict()).verify(folder, signature)
+        envelope, hint = _envelope(signature)
+        with key_for(public_key, hint, released_at) as key:
+            config = verifying.Config().use_elliptic_key_verifier(public_key=key)
+            config.set_hashing_config(_strict()).verify(folder, signature)
         _check_statement(envelope)
     except UntrustedBundle:
         raise
@@ -81,15 +86,16 @@ def verify(folder: Path, signature: Path, public_key: Path) -> None:
         ) from error
 
 
-def _envelope(signature: Path) -> dict[str, Any]:
+def _envelope(signature: Path) -> tuple[dict[str, Any], str]:
     bundle = json.loads(signature.read_text(encoding="utf-8"))
-    if not bundle["verificationMaterial"]["publicKey"]["hint"]:
+    hint = str(bundle["verificationMaterial"]["publicKey"]["hint"])
+    if not hint:
         # without it the library only prints a warning
         raise UntrustedBundle("the signature does not name its key; it is not loaded")
     envelope: dict[str, Any] = bundle["dsseEnvelope"]
     if len(envelope["signatures"]) != 1:
         raise UntrustedBundle("the signature file holds more than one signature; it is not loaded")
-    return envelope
+    return envelope, hint
 
 
 def _check_statement(envelope: dict[str, Any]) -> None:
@@ -131,7 +137,8 @@ def verify_bundle(
 
 def check_copy(copy: Path, public_key: Path, expected: Release | ModelRef) -> None:
     """The checks of ``verify_bundle`` on a folder that is private already, with its signature beside it."""
-    verify(copy, signature_path(copy), public_key)
+    # without a ledger row nobody knows when it was registered
+    verify(copy, signature_path(copy), public_key, expected.created_at if isinstance(expected, Release) else None)
     digest = bundle_digest(copy)
     if digest != expected.digest:
         raise UntrustedBundle(

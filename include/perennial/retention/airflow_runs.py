@@ -1,4 +1,4 @@
-"""Old runs of our own DAGs, through Airflow's REST API: a deleted run takes its task instances and XComs along."""
+"""Old and failed runs of our own DAGs, through Airflow's REST API: a deleted run takes its task instances and XComs along."""
 
 from __future__ import annotations
 
@@ -32,12 +32,17 @@ class RunHistory(Protocol):
         """Delete them with everything that hangs on them; returns how many went. One that is gone already is no error."""
         ...
 
+    def failed(self, since: datetime) -> Sequence[tuple[str, str]]:
+        """DAG and run id of the newest ended run of each DAG, where it failed after that moment; by DAG."""
+        ...
+
 
 class MemoryRuns:
     """The twin in memory: run -> when it ended, None while it runs."""
 
     def __init__(self, runs: Mapping[tuple[str, str], datetime | None] | None = None) -> None:
         self.runs = dict(runs or {})
+        self.broken: set[tuple[str, str]] = set()  # those of them that failed
 
     def old(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
         """See ``RunHistory.old``."""
@@ -48,6 +53,12 @@ class MemoryRuns:
     def delete(self, runs: Sequence[tuple[str, str]]) -> int:
         """See ``RunHistory.delete``."""
         return sum(self.runs.pop(run, None) is not None for run in runs)
+
+    def failed(self, since: datetime) -> Sequence[tuple[str, str]]:
+        """See ``RunHistory.failed``."""
+        ended = sorted((at, dag, run) for (dag, run), at in self.runs.items() if at is not None)
+        newest = {dag: (at, run) for at, dag, run in ended}
+        return [(dag, run) for dag, (at, run) in sorted(newest.items()) if at >= since and (dag, run) in self.broken]
 
 
 class AirflowRuns:
@@ -72,8 +83,18 @@ class AirflowRuns:
                     break
         return found[:limit]
 
+    def failed(self, since: datetime) -> Sequence[tuple[str, str]]:
+        """See ``RunHistory.failed``. Asks for failures of all DAGs at once, then for the newest run of those that have one."""
+        lately = {"end_date_gte": since.isoformat(), "state": "failed", "order_by": "-end_date", "limit": _PAGE}
+        suspects = {str(one["dag_id"]) for one in self._runs("~", lately)}
+        found = []
+        for dag in sorted(suspects.intersection(self._dags()) if suspects else ()):
+            newest = self._runs(dag, {"state": _ENDED, "order_by": "-end_date", "limit": 1})
+            found += [(dag, str(one["dag_run_id"])) for one in newest if one["state"] == "failed"]
+        return found
+
     def _runs(self, dag: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-        path = f"/api/v2/dags/{quote(dag, safe='')}/dagRuns?{urlencode(query, doseq=True)}"
+        path = f"/api/v2/dags/{quote(dag, safe='~')}/dagRuns?{urlencode(query, doseq=True)}"
         return list(self._call("GET", path)["dag_runs"])
 
     def delete(self, runs: Sequence[tuple[str, str]]) -> int:

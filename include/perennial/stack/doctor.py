@@ -187,7 +187,16 @@ def _agents(place: Home, found: StackStatus) -> Iterator[Finding]:
         )  # fmt: skip
     paused = _paused(place) if rows and not dead else set()
     for row in rows:
-        yield why_not_training(row, dead, f"train_{row['agent']}" in paused)
+        yield why_not_training(row, dead, f"train_{row['agent']}" in paused, _waits(row))
+
+
+def _waits(row: Any) -> str | None:
+    """Why what is due does not start, read as the due watcher reads it."""
+    from perennial.domain.words import Reason
+    from perennial.flows.pause import waits
+    from perennial.wiring import ports
+
+    return waits(ports(), row["agent"], Reason.CORRECTION if row["urgent"] else Reason.THRESHOLD)
 
 
 def _beats(place: Home, component: str) -> bool:

@@ -27,8 +27,12 @@ class Finding:
     remedy: str = ""
 
 
-def why_not_training(row: Mapping[str, Any], dead: tuple[str, ...], paused: bool = False) -> Finding:
-    """Which cause applies to one agent, the first of: a dead scheduler or triggerer, a lock, a pause, a threshold.
+def why_not_training(
+    row: Mapping[str, Any], dead: tuple[str, ...], paused: bool = False, waits: str | None = None
+) -> Finding:
+    """Which cause applies to one agent, the first of: a dead scheduler or triggerer, a lock, a pause, a wait, a threshold.
+
+    ``waits`` says why a due training does not start: a spent budget or an open circuit breaker.
 
     ``row`` is a row of the statement ``why_not_training``; ``dead`` names the parts of Airflow that do not run.
 
@@ -49,6 +53,11 @@ def why_not_training(row: Mapping[str, Any], dead: tuple[str, ...], paused: bool
         return Finding(
             check=check, verdict=Verdict.WRONG, detail=f"examples wait, and the DAG train_{row['agent']} is paused",
             remedy="switch it on in Airflow",
+        )  # fmt: skip
+    if due and waits:
+        return Finding(
+            check=check, verdict=Verdict.NOTE, detail=waits,
+            remedy="`perennial budget` and `perennial rollout AGENT` say more; a person's Trigger in Airflow does not wait",
         )  # fmt: skip
     if due:
         return _due(check, row)

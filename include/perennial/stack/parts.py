@@ -12,9 +12,9 @@ from perennial.stack import environment, postgres
 from perennial.stack.health import AirflowHealth, HeartbeatProbe, HttpProbe, PostgresProbe, Probe
 from perennial.stack.home import Home
 from perennial.stack.ports import LOOPBACK, Ports
+from perennial.stack.provision import PROVISION
 from perennial.stack.secrets import Secrets
 
-PROVISION = "perennial.stack.provision"
 DATA_PLANE = "perennial.api.data_plane"
 
 

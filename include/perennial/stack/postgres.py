@@ -28,7 +28,8 @@ def binary(name: str) -> Path:
 def _user_namespaces() -> bool:
     trial = ["unshare", "-U", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}", "true"]
     return (
-        shutil.which("unshare") is not None and subprocess.run(trial, capture_output=True, check=False).returncode == 0
+        shutil.which("unshare") is not None
+        and subprocess.run(trial, capture_output=True, check=False, timeout=30).returncode == 0
     )
 
 
@@ -79,7 +80,7 @@ def create(home: Home, password: str) -> None:
         done = subprocess.run(
             [*words, str(binary("initdb")), "-D", str(draft), "-A", "scram-sha-256", "-U", "postgres", f"--pwfile={secret}",
              "-E", "UTF8", f"--locale={_locale()}"],
-            capture_output=True, text=True, check=False,
+            capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
     finally:
         secret.unlink(missing_ok=True)

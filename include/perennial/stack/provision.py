@@ -1,4 +1,4 @@
-"""Steps that prepare a deployment: ``python -m perennial.stack.provision databases|airflow|keys|forget JOB``.
+"""Steps that prepare a deployment: ``python -m perennial.stack.provision databases|airflow|mlflow|mlflow-check|keys|forget JOB``.
 
 They run in processes of their own, so that the supervisor needs no driver. Each may be repeated. The supervisor starts
 them, and so does docker-compose.yaml, with the passwords in the environment.
@@ -21,15 +21,21 @@ from perennial.stack.home import Home, home
 from perennial.stack.secrets import Secrets, read_or_make, signing_keys
 from perennial.storage.queries import load
 
+PROVISION = "perennial.stack.provision"
+MIGRATION_SECONDS = 3600.0  # of another's tables; killed by it, a migration is run again
 _ROLES = ("perennial_owner", "perennial_app", "perennial_admit", "airflow", "mlflow")
 _JOB_TYPES = ("SchedulerJob", "TriggererJob", "DagProcessorJob")
 _OWNERS = {"airflow": "airflow", "mlflow": "mlflow", "perennial": "perennial_owner"}
 
 
-def _connect(database: str) -> Any:
+def _connect(database: str, superuser_url: str | None = None) -> Any:
     import psycopg
 
-    url = os.environ.get("PERENNIAL_SUPERUSER_URL") or os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
+    url = (
+        superuser_url
+        or os.environ.get("PERENNIAL_SUPERUSER_URL")
+        or os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
+    )
     if not url:
         raise NotConfigured("PERENNIAL_SUPERUSER_URL", "this step is started by the supervisor")
     parts = urlsplit(url.replace("postgresql+psycopg2://", "postgresql://", 1))
@@ -45,12 +51,19 @@ def databases(secrets: Secrets) -> None:
 
     A role's password is PERENNIAL_PASSWORD_<ROLE>, or the one in the home folder.
     """
-    from psycopg import sql
-
     from perennial.storage.migrate import migrate
 
+    make_databases(secrets)
+    applied = migrate(load_settings().owner_url())
+    print(f"migrations applied now: {', '.join(applied) or 'none'}")
+
+
+def make_databases(secrets: Secrets, superuser_url: str | None = None) -> None:
+    """Roles with their passwords and the databases, with nothing in them yet; what is there stays."""
+    from psycopg import sql
+
     queries = load("perennial.stack")
-    with _connect("postgres") as admin:
+    with _connect("postgres", superuser_url) as admin:
         roles = {row[0] for row in admin.execute(queries["roles"])}
         for role in _ROLES:
             verb = queries["change_role"] if role in roles else queries["make_role"]
@@ -65,8 +78,6 @@ def databases(secrets: Secrets) -> None:
             admin.execute(sql.SQL(queries["close_database"]).format(database=sql.Identifier(name)))
         for role in ("perennial_app", "perennial_admit"):
             admin.execute(sql.SQL(queries["open_database"]).format(role=sql.Identifier(role)))
-    applied = migrate(load_settings().owner_url())
-    print(f"migrations applied now: {', '.join(applied) or 'none'}")
 
 
 def airflow_tables() -> None:
@@ -84,10 +95,30 @@ def airflow_tables() -> None:
             for job_type in _JOB_TYPES:
                 database.execute(queries["forget_jobs"], {"job_type": job_type})
             return
-        code = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=False).returncode
+        code = subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"], check=False, timeout=MIGRATION_SECONDS
+        ).returncode
         if code:
             raise StackError(f"`airflow db migrate` ended with exit code {code}; its words are above")
         database.execute(sql.SQL(queries["write_note"]).format(note=sql.Literal(wanted)))
+
+
+def mlflow_tables(*, check: bool) -> int:
+    """Upgrade the tables of MLFLOW_BACKEND_STORE_URI; with ``check`` only 0 (up to date) or 3 (behind). As `mlflow db upgrade`, but
+    without the password on the command line. An empty database is MLflow's own to fill, when its server starts."""
+    from mlflow.store.db import utils
+
+    engine = utils.create_sqlalchemy_engine(os.environ["MLFLOW_BACKEND_STORE_URI"])
+    try:
+        latest = utils._get_latest_schema_revision()
+        if utils._is_empty_database(engine) or utils._get_schema_version(engine) == latest:
+            return 0
+        if check:
+            return 3
+        utils._upgrade_db(engine)
+        return 0
+    finally:
+        engine.dispose()
 
 
 def forget(job_type: str) -> None:
@@ -118,10 +149,14 @@ def main(words: list[str]) -> int:
             keys(home())
         case ["airflow"]:
             airflow_tables()
+        case ["mlflow"]:
+            return mlflow_tables(check=False)
+        case ["mlflow-check"]:
+            return mlflow_tables(check=True)
         case ["forget", job_type]:
             forget(job_type)
         case _:
-            raise StackError("say databases, airflow, keys or forget JOB_TYPE")
+            raise StackError("say databases, airflow, mlflow, mlflow-check, keys or forget JOB_TYPE")
     return 0
 
 

@@ -50,3 +50,46 @@ LEFT JOIN LATERAL (SELECT j.status, j.note, extract(epoch FROM clock_timestamp()
     FROM perennial.jobs j WHERE j.agent = l.agent AND j.status IN ('completed', 'failed', 'cancelled')
     ORDER BY j.created_at DESC LIMIT 1) last ON true
 WHERE l.active ORDER BY l.agent
+
+-- name: is_ours
+SELECT to_regclass('perennial.rollouts') IS NOT NULL AND to_regclass('perennial.jobs') IS NOT NULL AS made
+
+-- name: try_upgrade_lock
+SELECT pg_try_advisory_lock(720724, 0) AS taken
+
+-- name: busy
+-- What a change of tables must not meet. A bake is no open rollout: nothing is decided in it but a way back.
+SELECT agent || ' ' || version || ' is in rollout (' || state || coalesce(', parked: ' || parked, '') || ')' AS what
+FROM perennial.rollouts WHERE state IN ('pending', 'shadow', 'canary')
+UNION ALL
+SELECT agent || ' trains (job ' || job_id || ', ' || status::text || ')' FROM perennial.jobs
+WHERE status IN ('validating', 'training', 'evaluating') AND lease_until >= clock_timestamp()
+ORDER BY what
+
+-- name: one_view
+BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY
+
+-- name: export_view
+SELECT pg_export_snapshot()
+
+-- name: now
+SELECT clock_timestamp()
+
+-- name: example_counts
+-- Everything that was ever acknowledged is in one of these states, so equal counts mean that no row is lost.
+SELECT agent || ' ' || state::text AS name, count(*) AS rows FROM perennial.examples GROUP BY 1 ORDER BY 1
+
+-- name: champions
+SELECT m.agent, m.version, v.digest, v.uri FROM (
+    SELECT DISTINCT ON (agent) agent, version FROM perennial.alias_moves WHERE alias = 'champion' ORDER BY agent, id DESC
+) m JOIN perennial.versions v USING (agent, version) ORDER BY m.agent
+
+-- name: other_counts
+SELECT 'versions' AS name, count(*) AS rows FROM perennial.versions
+UNION ALL SELECT 'originals', count(*) FROM perennial.originals
+UNION ALL SELECT 'audit rows', count(*) FROM perennial.audit
+UNION ALL SELECT 'approvals', count(*) FROM perennial.approvals
+UNION ALL SELECT 'jobs', count(*) FROM perennial.jobs
+
+-- name: tables_anywhere
+SELECT count(*) FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[dict[str, Any]]
 
+# A server that is gone without a word is noticed within a minute; a long statement on a live one is left alone.
+REACH = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
 
 class Database:
     """Lends connections whose rows are dictionaries; one block is one transaction.
@@ -42,7 +51,7 @@ class Database:
             if self._pool is None or self._pid != os.getpid():
                 self._pool = ConnectionPool(
                     self._url, min_size=self._min_size, max_size=self._max_size, timeout=self._wait,
-                    kwargs={"row_factory": dict_row, "application_name": "perennial"},
+                    kwargs={"row_factory": dict_row, "application_name": "perennial", **REACH},
                     check=ConnectionPool.check_connection, max_idle=60.0, reconnect_timeout=30.0, open=True,
                 )  # fmt: skip
                 self._pid = os.getpid()

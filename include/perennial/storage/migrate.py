@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from importlib import resources
 
-from perennial.errors import StoreError
+from perennial.errors import StoreError, StoreUnavailable
 from perennial.storage.queries import load
 
 
@@ -26,7 +26,7 @@ def migrate(url: str) -> list[str]:
 
     sql = load("perennial.storage")
     fresh: list[str] = []
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(url, connect_timeout=10) as connection:
         connection.execute(sql["lock"])
         connection.execute(sql["make_ledger"])
         done: dict[str, str] = dict(connection.execute(sql["applied"]).fetchall())
@@ -40,3 +40,21 @@ def migrate(url: str) -> list[str]:
             connection.execute(sql["record"], (name, digest))
             fresh.append(name)
     return fresh
+
+
+def pending(url: str) -> list[str]:
+    """Names of the shipped migrations that the database of ``url`` lacks; changes nothing. StoreError as in ``migrate``."""
+    import psycopg
+
+    sql = load("perennial.storage")
+    try:
+        with psycopg.connect(url, connect_timeout=10) as connection:
+            known = connection.execute(sql["has_ledger"]).fetchone()
+            rows = connection.execute(sql["applied"]).fetchall() if known and known[0] else []
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(f"PostgreSQL is away ({type(error).__name__}); start it, then run this again") from error
+    done: dict[str, str] = dict(rows)
+    for name, text in migrations():
+        if name in done and done[name] != hashlib.sha256(text.encode()).hexdigest():
+            raise StoreError(f"migration {name} changed after it was applied; put the change into a new file")
+    return [name for name, _ in migrations() if name not in done]

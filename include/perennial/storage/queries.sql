@@ -8,3 +8,5 @@ SELECT name, digest FROM public.perennial_migrations ORDER BY name
 INSERT INTO public.perennial_migrations (name, digest) VALUES (%s, %s)
 -- name: lock
 SELECT pg_advisory_xact_lock(720720)
+-- name: has_ledger
+SELECT to_regclass('public.perennial_migrations') IS NOT NULL

@@ -29,6 +29,7 @@ class Airflow(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.runs: dict[tuple[str, str], datetime | None] = {}
         self.foreign: set[str] = set()
+        self.broken: set[tuple[str, str]] = set()
         self.valid, self.logins, self.bodies = "t1", 0, []  # type: tuple[str, int, list[Any]]
 
 
@@ -55,6 +56,8 @@ class _Handler(BaseHTTPRequestHandler):
             dags = sorted({dag for dag, _ in self.server.runs} - self.server.foreign)
             return self._answer(200, {"dags": [{"dag_id": dag} for dag in dags[first : first + most]]})
         dag = unquote(parts.path.split("/")[4])
+        if query["order_by"] == ["-end_date"]:
+            return self._answer(200, {"dag_runs": self._ended(dag, query)[:most]})
         if query["order_by"] == ["-id"]:
             last = [run for name, run in self.server.runs if name == dag][-1:]
             return self._answer(200, {"dag_runs": [{"dag_run_id": run} for run in last]})
@@ -64,6 +67,18 @@ class _Handler(BaseHTTPRequestHandler):
             (at, run) for (name, run), at in self.server.runs.items() if name == dag and at is not None and at < until
         )
         return self._answer(200, {"dag_runs": [{"dag_run_id": run} for _, run in old[first : first + most]]})
+
+    def _ended(self, dag: str, query: dict[str, list[str]]) -> list[dict[str, str]]:
+        since = datetime.fromisoformat(query["end_date_gte"][0]) if "end_date_gte" in query else CUT
+        ended = sorted(
+            ((at, key) for key, at in self.server.runs.items() if at is not None and at >= since), reverse=True
+        )
+        rows = [
+            {"dag_id": key[0], "dag_run_id": key[1], "state": "failed" if key in self.server.broken else "success"}
+            for _, key in ended
+            if dag in ("~", key[0])
+        ]
+        return [row for row in rows if row["state"] in query["state"]]
 
     def do_PATCH(self) -> None:
         (action,) = self._body()["actions"]
@@ -160,3 +175,28 @@ def test_what_is_wrong_is_said(airflow: Airflow) -> None:
         AirflowRuns(Settings(airflow_url="http://127.0.0.1:9", airflow_password="x")).old(CUT, 1)  # type: ignore[arg-type]
     with pytest.raises(NotConfigured, match="PERENNIAL_AIRFLOW_URL"):
         AirflowRuns(Settings(airflow_url="file:///etc", airflow_password="x")).old(CUT, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", ["memory", "http"])
+def test_a_dag_has_failed_when_its_newest_ended_run_did(form: str, airflow: Airflow) -> None:
+    twin = MemoryRuns()
+    runs: RunHistory = twin if form == "memory" else client(airflow)
+    known, broken = (twin.runs, twin.broken) if form == "memory" else (airflow.runs, airflow.broken)
+    hour = timedelta(hours=1)
+    known.update(
+        {
+            ("harvest", "bad"): NOW - 2 * hour, ("harvest", "good"): NOW - hour, ("harvest", "running"): None,
+            ("retention", "good"): NOW - 3 * hour, ("retention", "bad"): NOW - 2 * hour, ("train_scout", "old"): NOW - 30 * hour,
+        }
+    )  # fmt: skip
+    broken.update({("harvest", "bad"), ("retention", "bad"), ("train_scout", "old")})
+    assert list(runs.failed(NOW - 24 * hour)) == [("retention", "bad")]
+    known[("retention", "repaired")] = NOW
+    assert list(runs.failed(NOW - 24 * hour)) == []
+
+
+def test_failures_of_other_peoples_dags_are_not_ours_to_tell(airflow: Airflow) -> None:
+    airflow.runs.update({("theirs", "bad"): NOW, ("harvest", "bad"): NOW})
+    airflow.broken.update(airflow.runs)
+    airflow.foreign.add("theirs")
+    assert list(client(airflow).failed(NOW - timedelta(hours=1))) == [("harvest", "bad")]

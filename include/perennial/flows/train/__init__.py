@@ -1,7 +1,7 @@
 """One training, step by step: each function is the body of one Airflow task and can be killed and run again."""
 
 from perennial.flows.train.approval import question, record_decision
-from perennial.flows.train.claim import admit, claim, why_nothing
+from perennial.flows.train.claim import admit, claim
 from perennial.flows.train.evaluate import evaluate
 from perennial.flows.train.fast_lane import fast_lane
 from perennial.flows.train.fit import select, train
@@ -12,5 +12,5 @@ from perennial.flows.train.settle import settle
 
 __all__ = [
     "admit", "claim", "evaluate", "fast_lane", "gate", "question", "record_decision", "redact", "register", "select", "settle", "train",
-    "validate", "why_nothing",
+    "validate",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from perennial.domain.job import BatchRef, JobRequest
 from perennial.domain.words import JobStatus, Mode, Reason
 from perennial.fleet.agent import Agent
 from perennial.flows.admission import admit_agent
-from perennial.flows.pause import PAUSED, pause_of
+from perennial.flows.pause import waits
 from perennial.flows.ports import Ports
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
     """Claim rows for this run, or None when there is nothing to do or another training of the agent runs.
 
     A run that an event started (threshold, correction, drift) asks the table again, since events repeat and coalesce; a run
-    that a person or a schedule started takes whatever waits. Run again after a kill it takes over its own claim under a
+    that a person or a schedule started takes whatever waits. An open circuit breaker or a spent budget ends it with a job that
+    says so. Run again after a kill it takes over its own claim under a
     higher attempt, which fences the older one.
     """
     agent = ports.fleet().agent(request.agent)
@@ -41,9 +42,13 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
             logger.info("%s is not due any more: %s waiting", request.agent, due.waiting)
             return None
         reason = due.reason or reason
-        paused = pause_of(ports, request.agent) if reason in PAUSED else None
-        if paused is not None:
-            logger.info("%s does not train by itself: %s", request.agent, paused.reason)
+    if not request.force and (begun is None or begun.attempt == 0):
+        why = waits(ports, request.agent, reason)
+        if why is not None:
+            # a job that says why, so that the run's note and the list of jobs do
+            waiting = ports.buffer.open_job(_with_reason(request, reason))
+            ports.buffer.cancel_waiting(waiting, f"{request.agent} waits: {why}")
+            logger.info("%s does not train now: %s", request.agent, why)
             return None
     job_id = ports.buffer.open_job(_with_reason(request, reason))
     attempt = ports.buffer.start_attempt(job_id, LEASE_SECONDS)
@@ -70,15 +75,6 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
     return BatchRef(
         agent=request.agent, job_id=job_id, attempt=attempt, mode=mode, reason=reason, count=len(rows) + recalled
     )
-
-
-def why_nothing(ports: Ports, request: JobRequest) -> str:
-    """One line for people on a run whose claim was None: another training, the open circuit breaker, or nothing due."""
-    job = ports.buffer.job_of_run(request.run_id)
-    if job is not None and job.note:
-        return job.note
-    paused = pause_of(ports, request.agent) if ports.buffer.due(request.agent).reason in PAUSED else None
-    return "nothing is due any more" if paused is None else paused.reason
 
 
 def recall(ports: Ports, agent: Agent, job_id: UUID, attempt: int, reason: Reason) -> int:

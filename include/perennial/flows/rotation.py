@@ -1,0 +1,74 @@
+"""A new signing key; the old one keeps counting for what was registered before, until it is revoked."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from perennial.errors import NotConfigured, RegistryError
+from perennial.flows.ports import Ports
+from perennial.registry import keyring
+from perennial.registry.keys import make_key_pair
+
+
+def rotate(ports: Ports, *, actor: str, reason: str) -> tuple[str, str]:
+    """Sign with a new key from now on; ids of the old and the new one. Runs where the private key lies, from the command line.
+
+    The new pair is made beside the old one first; then the old public key is retired as of now, on the ledger's clock; then the new pair
+    takes its place. Killed anywhere, run it again: it goes on with the pair that is there. In between nothing signs or verifies that
+    should not: what a killed rotation leaves fails closed. RegistryError while a training runs, since it may register with the old
+    key a moment later.
+    """
+    if not actor.strip() or not reason.strip():
+        raise RegistryError("a rotation needs the name of who decides, and a reason")
+    private, public, password = _files(ports)
+    busy = ports.buffer.running()
+    if busy:
+        raise RegistryError(f"{', '.join(busy)} trains and may register with the present key; rotate when it is done")
+    at = ports.ledger.now()
+    fresh_private, fresh_public = _beside(private), _beside(public)
+    begun = fresh_public.is_file() and keyring.key_id(fresh_public.read_bytes()) != keyring.key_id(public.read_bytes())
+    if not begun and not fresh_private.is_file():
+        fresh_public.unlink(missing_ok=True)  # a pair that was killed half-made
+        make_key_pair(fresh_private, fresh_public, password)
+    old = _retire(public, fresh_public, at=at, actor=actor, reason=reason)
+    if fresh_private.is_file():
+        os.replace(fresh_private, private)
+    if fresh_public.is_file():
+        os.replace(fresh_public, public)
+    new = keyring.key_id(public.read_bytes())
+    ports.audit.append(actor=actor, action="key_rotated", subject=new, detail={"retired": old, "why": reason})
+    return old, new
+
+
+def _retire(public: Path, fresh: Path, *, at: datetime, actor: str, reason: str) -> str:
+    pem = public.read_text(encoding="utf-8")
+    if keyring.key_id(pem.encode()) == keyring.key_id(fresh.read_bytes()):
+        return keyring.read(public)[-1].id  # a killed rotation retired it and put the new public key there
+    return keyring.retire(public, pem, at=at, actor=actor, reason=reason).id
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(f".next-{file.name}")
+
+
+def _files(ports: Ports) -> tuple[Path, Path, str]:
+    settings = ports.settings
+    if settings.signing_key_file is None or settings.verify_key_file is None or settings.signing_key_password is None:
+        raise NotConfigured(
+            "PERENNIAL_SIGNING_KEY_FILE",
+            "keys are rotated where releases are signed; set it, its password and PERENNIAL_VERIFY_KEY_FILE",
+        )
+    return settings.signing_key_file, settings.verify_key_file, settings.signing_key_password.get_secret_value()
+
+
+def revoke(ports: Ports, identity: str, *, actor: str, reason: str) -> keyring.RetiredKey:
+    """Load nothing any more that this retired key signed; audited. RegistryError for the present key, an unknown one, or no reason."""
+    if not actor.strip() or not reason.strip():
+        raise RegistryError("a revocation needs the name of who decides, and a reason")
+    if ports.settings.verify_key_file is None:
+        raise NotConfigured("PERENNIAL_VERIFY_KEY_FILE", "retired keys are listed beside it")
+    found = keyring.revoke(ports.settings.verify_key_file, identity, at=ports.ledger.now())
+    ports.audit.append(actor=actor, action="key_revoked", subject=identity, detail={"why": reason})
+    return found

@@ -1,0 +1,270 @@
+"""The drill: back up, restore into an empty home, and it is the same deployment: champions, audit, every acknowledged example."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from perennial.audit.heads import Signer, keep
+from perennial.audit.log import PostgresAuditLog
+from perennial.domain.example import Example
+from perennial.errors import BackupBroken, StackError
+from perennial.ingest.buffer import PostgresBuffer
+from perennial.registry import keyring
+from perennial.registry.bundle import signature_path
+from perennial.registry.files import copy_file, listing
+from perennial.registry.ledger import PostgresLedger
+from perennial.stack import dump
+from perennial.stack.backup import MANIFEST, OURS, Backup, backup
+from perennial.stack.home import Home
+from perennial.stack.restore import prove, restore
+from perennial.storage.database import Database as Pool
+from tests.contract.test_stores import record
+from tests.postgres_fixture import Database, Server
+from tests.unit.registry.samples import PASSWORD, Keys, release
+
+
+@dataclass
+class World:
+    """A small deployment: waiting, superseded and unlabelled rows, a signed champion, a sealed audit."""
+
+    home: Path
+    database: Database
+    keys: Keys
+    room: Path
+
+    def backup(self, name: str = "backup", *, with_secrets: bool = False) -> Path:
+        folder = self.room / name
+        backup(
+            folder, home=self.home, databases={OURS: self.database.owner}, fleet=self.room / "fleet", made_with="0.1.0",
+            keys={"public": self.keys.public, "private": self.keys.private}, with_secrets=with_secrets,
+        )  # fmt: skip
+        return folder
+
+
+@pytest.fixture(scope="module")
+def deployment(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Made once: a backup only reads."""
+    root = tmp_path_factory.mktemp("deployment")
+    home, room = root / "home", root / "room"
+    name = "b_" + uuid4().hex[:12]
+    with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE template_perennial OWNER perennial_owner")  # type: ignore[arg-type]
+    database = Database(postgres_server, name)
+    (home / "keys").mkdir(parents=True)
+    (room / "fleet").mkdir(parents=True)
+    (room / "fleet" / "scout.py").write_text("AGENT = None\n")
+    (home / "settings.json").write_text('{"ports": {}}')
+    (home / "secrets.json").write_text('{"login_admin": "the-admin-password"}')
+    keys = Keys.make(home / "keys")
+    pool = Pool(database.app)
+    buffer = PostgresBuffer(pool)
+    buffer.sync_agents([record()])
+    for number in range(30):
+        buffer.add(
+            Example(
+                agent="scout", task="sentiment", input_text=f"Text {number}.", expected_output="good", uncertainty=0.5
+            )
+        )
+    buffer.add(Example(agent="scout", task="sentiment", input_text="No label.", expected_output=None, uncertainty=0.5))
+    made = release(room / "releases", keys)
+    place = home / "mlflow" / "1" / "run" / "artifacts" / "bundle"
+    for path in listing(made.folder):
+        copy_file(made.folder / path, place / path)
+    copy_file(made.signature, signature_path(place))
+    ledger = PostgresLedger(pool)
+    ledger.record_version(
+        made.manifest, digest=made.digest, uri="mlflow-artifacts:/1/run/artifacts/bundle", mlflow_run_id="run"
+    )
+    ledger.move_alias("scout", "champion", "1.0.0", actor="ana", reason="first")
+    audit = PostgresAuditLog(pool)
+    audit.append(actor="ana", action="approved", agent="scout", subject="1.0.0")
+    audit.seal()
+    keep(home / "audit" / "heads.jsonl", audit.seals, Signer(keys.private, PASSWORD))
+    audit.append(actor="ana", action="looked", agent="scout")
+    made_world = World(home, database, keys, room)
+    made_world.backup("open")
+    made_world.backup("secret", with_secrets=True)
+    yield made_world
+    pool.close()
+    with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def world(deployment: World, tmp_path: Path) -> World:
+    """The deployment, with a room of the test's own."""
+    return replace(deployment, room=tmp_path)
+
+
+def _backup(world: World, deployment: World, *, with_secrets: bool = False) -> Path:
+    """A copy of the backup that was made once."""
+    name = "secret" if with_secrets else "open"
+    return Path(shutil.copytree(deployment.room / name, world.room / "backup"))
+
+
+@pytest.fixture
+def empty(postgres_server: Server) -> Iterator[Database]:
+    name = "r_" + uuid4().hex[:12]
+    with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} OWNER perennial_owner")  # type: ignore[arg-type]
+    yield Database(postgres_server, name)
+    with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
+
+
+@pytest.mark.req("J110", "K70")
+def test_a_new_home_with_its_own_postgresql_is_the_same_deployment_without_any_secret(
+    world: World, deployment: World
+) -> None:
+    folder = _backup(world, deployment)
+    everything = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    for secret in (world.keys.private.read_bytes(), b"the-admin-password", PASSWORD.encode()):
+        assert secret not in everything
+    assert (folder / "fleet" / "scout.py").is_file()
+    assert folder.stat().st_mode & 0o077 == 0
+    place = Home(root=world.room / "new")
+    restored = restore(folder, place)
+    assert restored.facts.counts["examples scout raw"] == 30
+    assert restored.facts.counts["examples scout unlabelled"] == 1
+    assert restored.facts.counts["originals"] == 31
+    assert (restored.champions, restored.unproven, restored.audit_rows) == (("scout 1.0.0",), (), 2)
+    # the new key signs from now on, and the old one counts for what it signed
+    assert restored.new_key
+    (old,) = keyring.read(place.keys / "signing.pub")
+    assert (
+        old.id
+        == keyring.key_id(world.keys.public.read_bytes())
+        != keyring.key_id((place.keys / "signing.pub").read_bytes())
+    )
+    assert (place.database / "PG_VERSION").is_file()
+    assert not (place.database / "postmaster.pid").exists()  # it was stopped cleanly; `up` starts it
+    assert [path for path in world.room.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.req("J110")
+def test_a_database_of_ones_own_and_the_same_key_with_the_secrets(
+    world: World, deployment: World, empty: Database
+) -> None:
+    folder = _backup(world, deployment, with_secrets=True)
+    assert (
+        (folder / "keys" / "signing.pem").read_bytes() == world.keys.private.read_bytes()
+        if (world.keys.private.name == "signing.pem")
+        else (folder / "keys" / "signing.pem").is_file()
+    )
+    place = Home(root=world.room / "new")
+    restored = restore(folder, place, {OURS: empty.owner})
+    assert not restored.new_key
+    assert (place.keys / "signing.pub").read_bytes() == world.keys.public.read_bytes()
+    assert json.loads(place.secrets_file.read_text())["login_admin"] == "the-admin-password"
+    with psycopg.connect(empty.app) as connection:  # the roles may what they could
+        connection.execute("SELECT count(*) FROM perennial.examples")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT input_text FROM perennial.originals")
+    with pytest.raises(StackError, match="not empty"):
+        restore(folder, Home(root=world.room / "third"), {OURS: empty.owner})
+    assert not (world.room / "third").exists()
+
+
+def test_what_is_not_empty_is_left_alone(world: World, deployment: World) -> None:
+    folder = _backup(world, deployment)
+    with pytest.raises(StackError, match="not empty"):
+        world.backup()
+    with pytest.raises(StackError, match="not empty"):
+        restore(folder, Home(root=world.home))
+    assert json.loads((world.home / "secrets.json").read_text()) == {"login_admin": "the-admin-password"}
+
+
+@pytest.mark.parametrize("what", ["changed", "missing", "planted", "linked", "manifest"])
+def test_a_backup_that_was_changed_is_refused(world: World, deployment: World, what: str) -> None:
+    folder = _backup(world, deployment)
+    target = next(folder.rglob("head.safetensors"))
+    if what == "changed":
+        target.write_bytes(target.read_bytes()[:-1] + b"!")
+    elif what == "missing":
+        target.unlink()
+    elif what == "planted":
+        (folder / "mlflow" / "planted.json").write_text("{}")
+    elif what == "linked":
+        target.unlink()
+        target.symlink_to(world.keys.private)
+    else:
+        (folder / MANIFEST).write_text("{}")
+    with pytest.raises(BackupBroken):
+        restore(folder, Home(root=world.room / "new"))
+    assert not (world.room / "new").exists()
+
+
+def test_a_kill_leaves_nothing_behind_and_the_next_try_works(
+    world: World, deployment: World, empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _backup(world, deployment)
+
+    def killed(url: str, file: Path) -> None:
+        raise StackError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dump, "restore", killed)
+        with pytest.raises(StackError, match="killed"):
+            restore(folder, Home(root=world.room / "new"), {OURS: empty.owner})
+    assert [path.name for path in world.room.iterdir() if "new" in path.name] == []
+    assert restore(folder, Home(root=world.room / "new"), {OURS: empty.owner}).champions == ("scout 1.0.0",)
+
+
+def test_the_proof_sees_what_did_not_come_back(world: World, deployment: World, empty: Database) -> None:
+    folder = _backup(world, deployment, with_secrets=True)
+    place = Home(root=world.room / "new")
+    restore(folder, place, {OURS: empty.owner})
+    known = Backup.read(folder)
+    with psycopg.connect(empty.superuser) as connection:
+        connection.execute(
+            "DELETE FROM perennial.originals WHERE example_id = (SELECT example_id FROM perennial.originals LIMIT 1)"
+        )
+    with pytest.raises(BackupBroken, match="originals: 31 were backed up, 30 came back"):
+        prove(known, place, empty.owner)
+    lost = replace(known, facts=replace(known.facts, counts={**known.facts.counts, "originals": 30}))
+    assert prove(lost, place, empty.owner).audit_rows == 2
+    head = next(place.artifacts.rglob("head.safetensors"))
+    head.write_bytes(b"other bytes")
+    with pytest.raises(BackupBroken, match=r"scout 1\.0\.0 does not verify"):
+        prove(lost, place, empty.owner)
+    shutil.rmtree(place.artifacts / "1")
+    with pytest.raises(BackupBroken, match="does not verify"):
+        prove(lost, place, empty.owner)
+
+
+def test_the_audit_is_part_of_the_proof(world: World, deployment: World, empty: Database) -> None:
+    folder = _backup(world, deployment, with_secrets=True)
+    place = Home(root=world.room / "new")
+    restore(folder, place, {OURS: empty.owner})
+    with psycopg.connect(empty.superuser) as connection:
+        connection.execute("ALTER TABLE perennial.audit DISABLE TRIGGER append_only")
+        connection.execute("UPDATE perennial.audit SET actor = 'somebody'")
+        connection.execute("ALTER TABLE perennial.audit ENABLE TRIGGER append_only")
+    with pytest.raises(BackupBroken, match="the audit does not verify"):
+        prove(Backup.read(folder), place, empty.owner)
+
+
+def test_a_backup_of_a_newer_perennial_is_not_squeezed_in(world: World, deployment: World) -> None:
+    folder = _backup(world, deployment)
+    value = json.loads((folder / MANIFEST).read_text())
+    value["migrations"].append("9999_later.sql")
+    (folder / MANIFEST).write_text(json.dumps(value))
+    with pytest.raises(StackError, match="newer Perennial"):
+        restore(folder, Home(root=world.room / "new"))
+
+
+def test_a_database_that_is_away_leaves_no_half_backup(world: World) -> None:
+    with pytest.raises(StackError, match="away"):
+        backup(
+            world.room / "none", home=world.home, databases={OURS: "postgresql://x:y@127.0.0.1:1/z"},
+            fleet=world.room / "fleet", made_with="0.1.0", keys={},
+        )  # fmt: skip
+    assert [path.name for path in world.room.iterdir() if "none" in path.name] == []
