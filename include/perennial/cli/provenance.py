@@ -81,6 +81,8 @@ def _page(found: Explanation, ids: bool) -> list[tuple[str, _Rows]]:
             ("served", [_period_row(period) for period in found.periods] or [("", "never champion nor candidate")])
         )
     pages.append(("trigger", _trigger_rows(found)))
+    if found.overrides:
+        pages.append(("settings set for a while", [_override_row(one) for one in found.overrides]))
     if found.trained:
         pages.append(("trained on", [row for task in found.trained for row in _trained_rows(task, ids)]))
     elif found.version:
@@ -147,6 +149,11 @@ def _trigger_rows(found: Explanation) -> _Rows:
         ("job", f"{trigger.job_id}, {trigger.status}, {_when(trigger.started_at)} to {_when(trigger.completed_at)}")
     )
     return [*rows, ("note", trigger.note)] if trigger.note else rows
+
+
+def _override_row(one: Mapping[str, Any]) -> tuple[str, str]:
+    declared = "the deployment's setting" if one["declared"] is None else one["declared"]
+    return one["key"], f"{one['value']} instead of {declared}, until {one['until']}, by {one['actor']}: {one['reason']}"
 
 
 def _trained_rows(task: Trained, ids: bool) -> _Rows:

@@ -9,6 +9,7 @@ from pathlib import Path
 from perennial.audit.log import AuditLog
 from perennial.domain.model import BaseStore, EmbeddingCache, Workbench
 from perennial.fleet.loader import Fleet
+from perennial.fleet.override_store import OverrideStore
 from perennial.ingest.admit import Admission
 from perennial.ingest.buffer import BufferStore
 from perennial.ingest.job_log import JobLog
@@ -26,7 +27,8 @@ class Ports:
     """One deployment's adapters.
 
     ``admission`` is there only where the admit role's URL is; ``relay`` hands waiting announcements to the sinks. ``retention`` is
-    absent in trials that keep everything, ``runs`` where no Airflow is.
+    absent in trials that keep everything, ``runs`` where no Airflow is. ``fleet`` gives the agents as they count now,
+    with the ``overrides`` that hold.
     """
 
     settings: Settings
@@ -44,11 +46,15 @@ class Ports:
     embeddings: EmbeddingCache | None
     retention: RetentionStore | None = None
     runs: RunHistory | None = None
+    overrides: OverrideStore | None = None
 
     @property
     def bench(self) -> Workbench:
         """What a trainer may use."""
-        return Workbench(bases=self.bases, embeddings=self.embeddings, allow_hub=self.settings.allow_hub)
+        return Workbench(
+            bases=self.bases, embeddings=self.embeddings, allow_hub=self.settings.allow_hub,
+            run_scripts=self.settings.run_scripts,
+        )  # fmt: skip
 
     @property
     def work(self) -> Path:

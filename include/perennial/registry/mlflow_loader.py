@@ -72,7 +72,10 @@ def _predictors(folder: Path, settings: Settings) -> dict[str, Predictor]:
     # by name, since trainers lie above this room
     catalogue = importlib.import_module("perennial.trainers.catalogue")
     bases = importlib.import_module("perennial.trainers.bases")
-    bench = Workbench(bases=bases.LocalBaseStore(folder=settings.home / "bases"), allow_hub=settings.allow_hub)
+    bench = Workbench(
+        bases=bases.LocalBaseStore(folder=settings.home / "bases"), allow_hub=settings.allow_hub,
+        run_scripts=settings.run_scripts,
+    )  # fmt: skip
     found: dict[str, Predictor] = {}
     for path in _task_folders(folder):
         trainer = json.loads((path / "component.json").read_text(encoding="utf-8"))["trainer"]
