@@ -81,8 +81,6 @@ def _page(found: Explanation, ids: bool) -> list[tuple[str, _Rows]]:
             ("served", [_period_row(period) for period in found.periods] or [("", "never champion nor candidate")])
         )
     pages.append(("trigger", _trigger_rows(found)))
-    if found.overrides:
-        pages.append(("settings set for a while", [_override_row(one) for one in found.overrides]))
     if found.trained:
         pages.append(("trained on", [row for task in found.trained for row in _trained_rows(task, ids)]))
     elif found.version:
@@ -141,6 +139,7 @@ def _trigger_rows(found: Explanation) -> _Rows:
             f"{trigger.reason or 'not on record'}{', forced' if trigger.forced else ''}; mode {trigger.mode or 'not on record'}",
         )
     ]
+    rows += [_override_row(one) for one in found.overrides]
     if trigger.missing:
         return [*rows, ("job", f"{trigger.job_id}: {trigger.missing}")]
     rows.append(("asked by", trigger.requested_by or "nobody: the buffer was due"))
@@ -153,7 +152,10 @@ def _trigger_rows(found: Explanation) -> _Rows:
 
 def _override_row(one: Mapping[str, Any]) -> tuple[str, str]:
     declared = "the deployment's setting" if one["declared"] is None else one["declared"]
-    return one["key"], f"{one['value']} instead of {declared}, until {one['until']}, by {one['actor']}: {one['reason']}"
+    return (
+        "override",
+        f"{one['key']} {one['value']} instead of {declared}, until {one['until']}, by {one['actor']}: {one['reason']}",
+    )
 
 
 def _trained_rows(task: Trained, ids: bool) -> _Rows:

@@ -17,8 +17,8 @@ _TASK, _LABEL, _TEXT = NAMES["task_type"], NAMES["expected_output"], NAMES["inpu
 class Columns:
     """Turns one record of a file into the examples that it holds, one for each label of a task of the agent.
 
-    Without an agent, a task or columns by name, records stay as they are. Raises UnknownAgent, and SourceError for a task or a
-    column that is not there, before anything is added.
+    Without an agent, records stay as they are. Raises UnknownAgent, and SourceError for a column that is not there, or when it is
+    open which task is meant.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Columns:
     ) -> None:  # fmt: skip
         self._text, self._labels, self._task = text_column, label_columns, task
         self._known: Mapping[str, TaskLimits] = {}
-        self._checked = False
+        self._checked, self._agent = False, agent
         if agent is None:
             if text_column or label_columns:
                 raise SourceError("columns are named for one agent; say which: --agent")
@@ -35,7 +35,6 @@ class Columns:
         if agent not in fleet:
             raise UnknownAgent(agent, list(fleet))
         self._known = fleet[agent]
-        self._agent = agent
         if task is not None and label_columns and len(label_columns) > 1:
             raise SourceError(
                 "one --task takes one --label-column; without --task each column belongs to the task of its name"
@@ -47,7 +46,8 @@ class Columns:
 
     def examples(self, data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """The examples of one record, each with what tells it from the record's others; one at least."""
-        if not self._known:
+        named = next((data[name] for name in NAMES["agent_name"] if name in data), None)
+        if not self._known or (named is not None and named != self._agent):
             yield "", data
             return
         self._check(data)
@@ -57,6 +57,9 @@ class Columns:
         own = next((data[name] for name in _TASK if name in data), None)
         columns = self._columns(data)
         if not columns:
+            if own is not None and not isinstance(own, str):
+                yield "", base  # the door says what is wrong with it
+                return
             task = own or self._task or (self._names[0] if len(self._names) == 1 else None)
             if task is None:
                 raise SourceError(self._which())

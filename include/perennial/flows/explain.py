@@ -221,7 +221,8 @@ def _released(
         agent=agent, version=version, outcome=outcome_of(version, periods, rollouts), moment=moment,
         released_at=release.created_at, digest=release.digest, content_digest=record["content_digest"],
         signature=_signature(ports, agent, version), periods=periods,
-        overrides=tuple(record.get("overrides", ())), trigger=_trigger(ports, release.job_id, record), trained=_trained(ports, release), metrics=record["metrics"],
+        overrides=tuple(record.get("overrides", ())),
+        trigger=_trigger(ports, release.job_id, record), trained=_trained(ports, release), metrics=record["metrics"],
         **_gates(report), decisions=_decisions(ports, release.job_id), rollouts=rollouts,
         links=_links(ports, agent, version), chain=_chain(ports, release) if chain else (),
     )  # fmt: skip

@@ -26,7 +26,7 @@ _PASSED = (
     "CUDA_VISIBLE_DEVICES",
     "NVIDIA_VISIBLE_DEVICES",
 )
-_PLACE = re.compile(rb'File "[^"\n]*[/"]?([\w.-]+)", line (\d+)')
+_PLACE = re.compile(rb'File "(?:[^"\n]*/)?([\w.-]+)", line (\d+)')
 _ERROR = re.compile(rb"^(?:\w+\.)*([A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning))\b", re.MULTILINE)
 
 
@@ -87,7 +87,8 @@ class Lines:
 
     def __init__(self, arguments: Sequence[str], *, room: Path, variables: Mapping[str, str], longest: int) -> None:
         self._process = _start(arguments, room, variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._longest, self._left, self._told = longest, b"", b""
+        self._longest, self._left, self._told = longest, bytearray(), b""
+        self._seen = 0  # bytes of what is left in which there is no end of a line
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert pipe is not None
             os.set_blocking(pipe.fileno(), False)
@@ -108,7 +109,8 @@ class Lines:
             waits.register(process.stderr, selectors.EVENT_READ)
             if waiting:
                 waits.register(process.stdin, selectors.EVENT_WRITE)
-            while b"\n" not in self._left:
+            while (end := self._left.find(b"\n", self._seen)) < 0:
+                self._seen = len(self._left)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise ScriptFailed(f"the script gave no answer within {seconds:.0f} s")
@@ -119,7 +121,9 @@ class Lines:
                             waits.unregister(process.stdin)
                     elif not self._read(key.fd, key.fileobj is process.stdout):
                         waits.unregister(key.fileobj)
-        answer, _, self._left = self._left.partition(b"\n")
+        answer = bytes(self._left[:end])
+        del self._left[: end + 1]
+        self._seen = 0
         return answer
 
     def _write(self, waiting: memoryview) -> memoryview:
@@ -133,6 +137,7 @@ class Lines:
         block = os.read(descriptor, _BLOCK)
         if answers:
             if not block:
+                self._hear_out()
                 raise ScriptFailed(f"the script ended instead of answering{where(self._told)}")
             self._left += block
             if len(self._left) > self._longest:
@@ -140,6 +145,18 @@ class Lines:
         else:
             self._told = (self._told + block)[-MOST_TOLD:]
         return bool(block)
+
+    def _hear_out(self) -> None:
+        """What a program that ended said last, for the line of its error; a second is enough for that."""
+        assert self._process.stderr is not None
+        deadline = time.monotonic() + 1.0
+        with selectors.DefaultSelector() as waits:
+            waits.register(self._process.stderr, selectors.EVENT_READ)
+            while waits.select(max(0.0, deadline - time.monotonic())):
+                block = os.read(self._process.stderr.fileno(), _BLOCK)
+                if not block:
+                    return
+                self._told = (self._told + block)[-MOST_TOLD:]
 
 
 def _start(

@@ -29,7 +29,7 @@ AGENT = Agent(
         ("update_threshold=0,", 10, "update_threshold: must be 1 or more"),
         ("update_threshold=900, max_buffer_size=100,", 10, "never wait in a buffer of 100"),
         ("gates=Gates(\n        min_accuracy={'ton': 0.5},\n    ),", 11, "names the task 'ton', which the agent has not"),
-        ("gates=Gates(min_metrics={'tone': {'precision:god': 0.5}}),", 10, "names the label 'god', which the task tone has not; did you mean 'good'?"),
+        ("gates=Gates(min_metrics={'tone': {'precision:god': 0.5}}),", 10, "did you mean 'good'?"),
         ("gates=Gates(min_metrics={'tone': {'f1': 0.5}}),", 10, "names the metric 'f1'"),
         ("gates=Gates(min_holdout=2000),", 10, "2000 rows are never measured"),
         ("gates=Gates(min_acuracy={}),", 10, "Gates has no setting min_acuracy; did you mean min_accuracy?"),

@@ -24,7 +24,7 @@ from perennial.flows.workspace import Workspace
 from perennial.selection.labels import LabelChoice, choose_labels
 from perennial.selection.neighbours import separate
 from perennial.selection.replay import stratified_replay
-from perennial.trainers.catalogue import trainer_for
+from perennial.trainers.catalogue import same_method, trainer_for
 
 logger = logging.getLogger(__name__)
 
@@ -159,9 +159,12 @@ def train(ports: Ports, ref: BatchRef, task: str) -> dict[str, Any]:
         labels=tuple(space.read_json("select.json")["tasks"][task]["labels"]),
         new=space.read_rows(f"{task}/new.json"), replay=space.read_rows(f"{task}/replay.json"), mode=ref.mode,
     )  # fmt: skip
+    trainer = trainer_of(ports, ref, agent)
+    if start is not None and not same_method(start, trainer):
+        start = None  # the agent changed its trainer: begun anew, and judged against the champion all the same
     out = space.aside(task)
     began = time.monotonic()
-    artefact = trainer_of(ports, ref, agent).fit(batch, start, out, seed=agent.seed, bench=ports.bench)
+    artefact = trainer.fit(batch, start, out, seed=agent.seed, bench=ports.bench)
     seconds = time.monotonic() - began
     space.keep(out, f"components/{task}")
     result = {
