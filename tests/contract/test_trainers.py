@@ -75,7 +75,9 @@ def batch_of(
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
-    return Workbench(bases=LocalBaseStore(folder=tmp_path_factory.mktemp("bases")), embeddings=MemoryEmbeddings())
+    return Workbench(
+        bases=LocalBaseStore(folder=tmp_path_factory.mktemp("bases")), embeddings=MemoryEmbeddings(), run_scripts=True
+    )
 
 
 @pytest.fixture
@@ -274,7 +276,7 @@ from perennial.domain.model import TaskBatch, Workbench
 from perennial.domain.words import Mode, TaskKind
 from perennial.trainers import LocalBaseStore, trainer_for
 folder = Path(sys.argv[2])
-bench = Workbench(bases=LocalBaseStore(folder=folder / "bases"))
+bench = Workbench(bases=LocalBaseStore(folder=folder / "bases"), run_scripts=True)
 trainer = trainer_for(sys.argv[1], {})
 new = tuple(
     TrainingRow(example_id=UUID(int=n), task="t", text=text, label=label)

@@ -33,6 +33,7 @@ def test_originals_are_closed_to_the_app_role(database: Database, role: str) -> 
     [
         "versions", "alias_moves", "gate_reports", "approvals", "approval_questions", "validations", "audit", "audit_batches",
         "version_examples", "serving_history", "retention_holds", "removed_bundles", "breaker_resets",
+        "agent_overrides",
     ],
 )  # fmt: skip
 def test_append_only_tables_refuse_change_even_by_their_owner(database: Database, table: str) -> None:

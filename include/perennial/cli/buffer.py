@@ -18,7 +18,14 @@ def register(app: typer.Typer) -> None:
 def import_examples(
     file: Annotated[Path, typer.Argument(help="JSON Lines (.jsonl) or CSV (.csv), one example per line.")],
     agent: Annotated[str | None, typer.Option(help="The agent of records that name none.")] = None,
-    task: Annotated[str | None, typer.Option(help="The task of records that name none.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="The task of records that name none; not needed when the agent has one.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="The column with the texts, if not `text`.")] = None,
+    label_column: Annotated[
+        list[str] | None,
+        typer.Option(help="A column with labels, if not `label` or called like a task; may be repeated."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Add the examples of a file to the buffer; importing it again adds nothing twice."""
@@ -28,7 +35,9 @@ def import_examples(
 
     from perennial.client import import_file
 
-    result = import_file(file, agent, task)
+    if agent is not None:
+        _introduce(agent)
+    result = import_file(file, agent, task, text_column=text_column, label_columns=label_column or ())
     if as_json:
         typer.echo(json.dumps(asdict(result)))
     else:
@@ -42,6 +51,17 @@ def import_examples(
             out.print(f"  and {result.rejected - len(result.problems)} more")
     if result.rejected:
         raise typer.Exit(2)
+
+
+def _introduce(agent: str) -> None:
+    """Tell the database of an agent whose file is new; the data plane would within seconds."""
+    from perennial.client.connection import connection
+
+    if agent not in connection().buffer.fleet():
+        from perennial.cli.common import ports
+        from perennial.flows.fleet_sync import sync
+
+        sync(ports())
 
 
 def show_buffer(

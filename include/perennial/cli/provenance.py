@@ -139,6 +139,7 @@ def _trigger_rows(found: Explanation) -> _Rows:
             f"{trigger.reason or 'not on record'}{', forced' if trigger.forced else ''}; mode {trigger.mode or 'not on record'}",
         )
     ]
+    rows += [_override_row(one) for one in found.overrides]
     if trigger.missing:
         return [*rows, ("job", f"{trigger.job_id}: {trigger.missing}")]
     rows.append(("asked by", trigger.requested_by or "nobody: the buffer was due"))
@@ -147,6 +148,14 @@ def _trigger_rows(found: Explanation) -> _Rows:
         ("job", f"{trigger.job_id}, {trigger.status}, {_when(trigger.started_at)} to {_when(trigger.completed_at)}")
     )
     return [*rows, ("note", trigger.note)] if trigger.note else rows
+
+
+def _override_row(one: Mapping[str, Any]) -> tuple[str, str]:
+    declared = "the deployment's setting" if one["declared"] is None else one["declared"]
+    return (
+        "override",
+        f"{one['key']} {one['value']} instead of {declared}, until {one['until']}, by {one['actor']}: {one['reason']}",
+    )
 
 
 def _trained_rows(task: Trained, ids: bool) -> _Rows:

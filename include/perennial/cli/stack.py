@@ -106,11 +106,27 @@ def status(
     from perennial.stack.status import status as look
 
     found = look(home())
+    overrides = _overrides() if found.phase == "running" else []
     if json:
-        typer.echo(json_format.dumps(found.record(), indent=2))
+        typer.echo(json_format.dumps({**found.record(), "overrides": overrides}, indent=2))
     else:
-        _print_status(_console(), found)
+        console = _console()
+        _print_status(console, found)
+        for line in overrides:
+            console.print(f"OVERRIDE {line}", markup=False)
     raise typer.Exit(0 if found.well else 1)
+
+
+def _overrides() -> list[str]:
+    """What people set of agents for a while, in a line each."""
+    from perennial.cli.common import ports
+    from perennial.errors import PerennialError
+
+    try:
+        store = ports().overrides
+        return [] if store is None else [f"{one.agent}: {one}" for one in store.active()]
+    except PerennialError as error:  # the table above says which part is not well
+        return [f"not known: {error}"]
 
 
 def _print_status(console: Console, found: StackStatus) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -54,15 +54,19 @@ def add_examples(
 
 
 def import_file(
-    path: str | Path, agent: str | None = None, task: str | None = None, *, buffer: BufferStore | None = None
-) -> BulkResult:
+    path: str | Path, agent: str | None = None, task: str | None = None, *, text_column: str | None = None,
+    label_columns: Sequence[str] = (), buffer: BufferStore | None = None,
+) -> BulkResult:  # fmt: skip
     """Add the records of a JSON Lines or CSV file; agent and task stand in where a record names none.
 
+    The task may be left out when the agent has one, when records name theirs, or when columns are called like the agent's tasks:
+    then each gives an example of its own. ``text_column`` and ``label_columns`` name columns that are called otherwise.
     A record's id follows from the file's bytes and its line, so importing a file again, also after a kill, adds nothing twice.
-    Raises SourceError when the file cannot be read.
+    Raises SourceError when the file cannot be read or no task is meant; UnknownAgent.
     """
     from uuid import NAMESPACE_OID, uuid5
 
+    from perennial.client.columns import Columns
     from perennial.errors import SourceError
     from perennial.events.files import file_digest, read_records
 
@@ -71,14 +75,19 @@ def import_file(
         raise SourceError(f"{file} is not there; give the path of a .jsonl or .csv file")
     digest = file_digest(file)
     defaults = {name: value for name, value in (("agent_name", agent), ("task_type", task)) if value is not None}
+    store, door = _store(buffer)
+    columns = Columns(door, agent=agent, task=task, text_column=text_column, label_columns=tuple(label_columns))
 
     def lines() -> Iterator[_Given]:
         for record in read_records(file):
-            identity = uuid5(NAMESPACE_OID, f"import\x1f{digest}\x1f{record.position}")
-            data = None if record.data is None else {"example_id": identity, **record.data}
-            yield f"line {record.position}", data, record.problem or "is unreadable"
+            if record.data is None:
+                yield f"line {record.position}", None, record.problem or "is unreadable"
+                continue
+            for part, data in columns.examples(record.data):
+                identity = uuid5(NAMESPACE_OID, f"import\x1f{digest}\x1f{record.position}{part}")
+                yield f"line {record.position}", {"example_id": identity, **data}, ""
 
-    return _load(lines(), Source.IMPORT, {"source_id": f"import:{digest[:12]}", **defaults}, *_store(buffer))
+    return _load(lines(), Source.IMPORT, {"source_id": f"import:{digest[:12]}", **defaults}, store, door)
 
 
 def _store(buffer: BufferStore | None) -> tuple[BufferStore, Door]:

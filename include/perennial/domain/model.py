@@ -127,11 +127,12 @@ class EmbeddingCache(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workbench:
-    """What a trainer may use beside its batch. No network unless ``allow_hub``."""
+    """What a trainer may use beside its batch. No network unless ``allow_hub``, no program of the user's unless ``run_scripts``."""
 
     bases: BaseStore
     embeddings: EmbeddingCache | None = None
     allow_hub: bool = False
+    run_scripts: bool = False
 
 
 class Trainer(Protocol):
@@ -147,5 +148,5 @@ class Trainer(Protocol):
         ...
 
     def load(self, path: Path, bench: Workbench) -> Predictor:
-        """Load what ``fit`` wrote; never runs code from the folder."""
+        """Load what ``fit`` wrote; runs no code from the folder, unless the bench allows scripts and the trainer is one."""
         ...

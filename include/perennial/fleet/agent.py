@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from perennial.domain.model import Trainer
+from perennial.domain.names import NAME
 from perennial.domain.words import TaskKind, TooLittleTraffic
 from perennial.fleet.budget import NO_LIMIT, Budget
 from perennial.registry.permission import Rule
 from perennial.rollout.freeze import Freeze
 from perennial.selection.sent import TRUSTED
-
-_NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,8 +31,8 @@ class Task:
     max_length: int = 20_000  # characters
 
     def __post_init__(self) -> None:
-        if not _NAME.match(self.name):
-            raise ValueError(f"task name {self.name!r} must match {_NAME.pattern}")
+        if not NAME.match(self.name):
+            raise ValueError(f"task name {self.name!r} must match {NAME.pattern}")
         if self.labels is not None and len(set(self.labels)) != len(self.labels):
             raise ValueError(f"task {self.name}: labels repeat")
 
@@ -154,8 +152,8 @@ class Agent:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not _NAME.match(self.name):
-            raise ValueError(f"agent name {self.name!r} must match {_NAME.pattern}")
+        if not NAME.match(self.name):
+            raise ValueError(f"agent name {self.name!r} must match {NAME.pattern}")
         if not self.tasks:
             raise ValueError(f"agent {self.name} declares no task")
         for window in self.freeze:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from perennial.errors import NotConfigured
 from perennial.fleet.agent import Agent
+from perennial.fleet.overrides import Override
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,11 +27,19 @@ class FleetFileError:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """One loaded agent with the file it came from."""
+    """One loaded agent with the file it came from. ``agent`` is what counts, with the ``overrides`` that hold now; ``declared`` is
+    what the file says, None where that is the same."""
 
     agent: Agent
     file: Path
     digest: str  # sha256 of the file, hex
+    declared: Agent | None = None
+    overrides: tuple[Override, ...] = ()
+
+    @property
+    def as_declared(self) -> Agent:
+        """The agent as its file says, without any override."""
+        return self.agent if self.declared is None else self.declared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +76,7 @@ def load(folder: Path) -> Fleet:
     errors: list[FleetFileError] = []
     files = sorted(folder.glob("[!_]*.py")) if folder.is_dir() else []
     for file in files:
-        found = _load_file(file)
+        found = load_file(file)
         if isinstance(found, FleetFileError):
             errors.append(found)
         elif found.agent.name in members:
@@ -80,14 +89,13 @@ def load(folder: Path) -> Fleet:
     return Fleet(members=tuple(members[name] for name in sorted(members)), errors=tuple(errors))
 
 
-def _load_file(file: Path) -> Member | FleetFileError:
+def load_file(file: Path) -> Member | FleetFileError:
+    """One fleet file: its agent, or what is wrong with it and where."""
     name = f"perennial_fleet_{file.stem}"
     try:
         source = file.read_bytes()
-        spec = importlib.util.spec_from_file_location(name, file)
-        if spec is None or spec.loader is None:
-            return FleetFileError(file=str(file), line=1, message="is not a Python file")
-        module = importlib.util.module_from_spec(spec)
+        module = ModuleType(name)
+        module.__file__ = str(file)
         sys.modules[name] = module  # dataclasses look their module up
         # compiled from the bytes just read: a cached .pyc of the same second could be stale
         exec(compile(source, str(file), "exec"), module.__dict__)

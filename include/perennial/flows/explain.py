@@ -12,6 +12,7 @@ from uuid import UUID
 from perennial.domain.words import GateAction
 from perennial.errors import NotConfigured, PerennialError, RegistryError, StoreError, UntrustedBundle
 from perennial.flows.champion import bundle_folder
+from perennial.flows.overrides import frozen_overrides
 from perennial.flows.ports import Ports
 from perennial.ingest.results import Job, KnownRow
 from perennial.registry.recipe import Role
@@ -158,6 +159,7 @@ class Explanation:
     trigger: Trigger | None = None
     trained: tuple[Trained, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    overrides: tuple[Mapping[str, Any], ...] = ()  # what a person had set for a while when its job was claimed
     gate_action: str = ""
     gate_summary: str = ""
     gates: tuple[Answer, ...] = ()
@@ -222,6 +224,7 @@ def _released(
         agent=agent, version=version, outcome=outcome_of(version, periods, rollouts), moment=moment,
         released_at=release.created_at, digest=release.digest, content_digest=record["content_digest"],
         signature=_signature(ports, agent, version) if check_files else NOT_CHECKED, periods=periods,
+        overrides=tuple(record.get("overrides", ())),
         trigger=_trigger(ports, release.job_id, record), trained=_trained(ports, release), metrics=record["metrics"],
         **_gates(report), decisions=_decisions(ports, release.job_id), rollouts=rollouts,
         links=_links(ports, agent, version) if check_files else {}, chain=_chain(ports, release) if chain else (),
@@ -241,6 +244,7 @@ def _refused(ports: Ports, agent: str, job_id: UUID, moment: Moment | None) -> E
     outcome = f"{ended}: {trigger.note or trigger.status or 'the job left no note'}"
     return Explanation(
         agent=agent, version=None, outcome=outcome, moment=moment, trigger=trigger, **_gates(report), decisions=decisions,
+        overrides=() if trigger.missing else tuple(frozen_overrides(ports, job_id)),
         content_digest=report.content_digest if report else "",
     )  # fmt: skip
 

@@ -27,7 +27,10 @@ def record_of(member: Member, settings: Settings) -> dict[str, Any]:
     agent = member.agent
     return {
         "agent": agent.name,
-        "record": agent.as_record(),
+        "record": {
+            **agent.as_record(),
+            **({"overrides": [one.as_record(member.as_declared) for one in member.overrides]} if member.overrides else {}),
+        },
         "file_digest": member.digest,
         "update_threshold": agent.update_threshold or settings.update_threshold,
         "max_buffer_size": agent.max_buffer_size or settings.max_buffer_size,

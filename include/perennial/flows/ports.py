@@ -10,6 +10,7 @@ from perennial.alerts.store import AlertStore
 from perennial.audit.log import AuditLog
 from perennial.domain.model import BaseStore, EmbeddingCache, Workbench
 from perennial.fleet.loader import Fleet
+from perennial.fleet.override_store import OverrideStore
 from perennial.ingest.admit import Admission
 from perennial.ingest.aside import AsideStore
 from perennial.ingest.buffer import BufferStore
@@ -29,7 +30,7 @@ class Ports:
 
     ``admission`` is there only where the admit role's URL is; ``relay`` hands waiting announcements to the sinks. ``retention`` is
     absent in trials that keep everything, ``runs`` where no Airflow is, ``aside`` where nobody looks at what stands aside, ``alerts``
-    where nobody is told.
+    where nobody is told. ``fleet`` gives the agents as they count now, with the ``overrides`` that hold.
     """
 
     settings: Settings
@@ -49,11 +50,15 @@ class Ports:
     runs: RunHistory | None = None
     aside: AsideStore | None = None
     alerts: AlertStore | None = None
+    overrides: OverrideStore | None = None
 
     @property
     def bench(self) -> Workbench:
         """What a trainer may use."""
-        return Workbench(bases=self.bases, embeddings=self.embeddings, allow_hub=self.settings.allow_hub)
+        return Workbench(
+            bases=self.bases, embeddings=self.embeddings, allow_hub=self.settings.allow_hub,
+            run_scripts=self.settings.run_scripts,
+        )  # fmt: skip
 
     @property
     def work(self) -> Path:

@@ -210,7 +210,7 @@ def _compare(
     made = room / "made"
     (made / TASKS).mkdir(parents=True)
     bases = _BasesAside(there=ports.bases, aside=LocalBaseStore(folder=room / "bases"))
-    bench = Workbench(bases=bases, embeddings=None, allow_hub=ports.settings.allow_hub)
+    bench = replace(ports.bench, bases=bases, embeddings=None)
     tasks: list[TaskOutcome] = []
     reasons: list[str] = []
     for task, version in sorted(recipe.carried.items()):

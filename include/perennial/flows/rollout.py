@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Collection
@@ -114,10 +113,9 @@ def predictors(ports: Ports, agent: Agent, version: str) -> dict[str, Predictor]
 
 def load_component(ports: Ports, path: Any) -> Predictor:
     """Load one component with the trainer that wrote it, by the key in its record."""
-    from perennial.trainers.catalogue import trainer_for
+    from perennial.trainers import catalogue
 
-    made_by = json.loads((path / "component.json").read_text(encoding="utf-8"))["trainer"]
-    return trainer_for(made_by["key"], made_by["settings"]).load(path, ports.bench)
+    return catalogue.load_component(path, ports.bench)
 
 
 def begin_step(ports: Ports, ref: dict[str, Any], index: int) -> dict[str, Any]:

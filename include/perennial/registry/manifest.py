@@ -19,7 +19,7 @@ FORMAT = 1
 NAME = "manifest.json"
 EXAMPLES = "examples.json"
 _ASIDE = frozenset({"ids", "rows"})  # in files of their own
-_OPTIONAL = frozenset({"base_version", "permission", *_ASIDE})
+_OPTIONAL = frozenset({"base_version", "permission", "overrides", *_ASIDE})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +48,7 @@ class Manifest:
     ``environment`` holds library versions, ``image`` and ``dag_bundle_version``. ``ids`` go to ``examples.json``.
     ``recipe`` (a ``Recipe`` as plain JSON) and ``rows`` (``rows.json``) say how to make the release again; releases from
     before ADR 9 have neither and can still be read.
+    ``overrides`` are the settings that a person had set for a while when the job was claimed, each beside what the file said.
     ``permission`` says which verdict and which approvals let it be registered; empty in releases from before it was.
     """
 
@@ -77,6 +78,7 @@ class Manifest:
     format: int = FORMAT
     recipe: Mapping[str, Any] = field(default_factory=dict)
     permission: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Sequence[Mapping[str, Any]] = ()
     ids: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
     rows: Rows = field(default_factory=dict, repr=False, compare=False)
 
@@ -141,6 +143,7 @@ class Manifest:
         record = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _ASIDE}
         for name in ("examples", "replayed", "holdout"):
             record[name] = asdict(record[name])
+        record["overrides"] = [dict(one) for one in self.overrides]
         record["labels"] = {task: list(labels) for task, labels in self.labels.items()}
         return {key: dict(value) if isinstance(value, Mapping) else value for key, value in record.items()}
 
@@ -153,6 +156,7 @@ class Manifest:
             given = dict(value)
             for name in ("examples", "replayed", "holdout"):
                 given[name] = IdSet(**given[name])
+            given["overrides"] = tuple(given.get("overrides", ()))
             given["labels"] = {task: tuple(labels) for task, labels in given["labels"].items()}
             return cls(**given, ids=dict(ids or {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:

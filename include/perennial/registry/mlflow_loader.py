@@ -10,12 +10,12 @@ from __future__ import annotations
 import importlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from perennial.domain.model import ModelRef, Predictor, Workbench
-from perennial.errors import NotConfigured
+from perennial.errors import NotConfigured, UntrustedBundle
 from perennial.registry.bundle import TASKS, bundle_digest, signature_path
 from perennial.registry.files import copy_file, private_copy
 from perennial.registry.manifest import Manifest
@@ -72,12 +72,25 @@ def _predictors(folder: Path, settings: Settings) -> dict[str, Predictor]:
     # by name, since trainers lie above this room
     catalogue = importlib.import_module("perennial.trainers.catalogue")
     bases = importlib.import_module("perennial.trainers.bases")
-    bench = Workbench(bases=bases.LocalBaseStore(folder=settings.home / "bases"), allow_hub=settings.allow_hub)
+    bench = Workbench(
+        bases=bases.LocalBaseStore(folder=settings.home / "bases"), allow_hub=settings.allow_hub,
+        run_scripts=settings.run_scripts,
+    )  # fmt: skip
     found: dict[str, Predictor] = {}
     for path in _task_folders(folder):
-        trainer = json.loads((path / "component.json").read_text(encoding="utf-8"))["trainer"]
-        found[path.name] = catalogue.trainer_for(trainer["key"], trainer["settings"]).load(path, bench)
+        record = json.loads((path / "component.json").read_text(encoding="utf-8"))
+        _bring_encoder(record["encoder"], bench)
+        found[path.name] = catalogue.load_component(path, bench)
     return found
+
+
+def _bring_encoder(encoder: Mapping[str, Any], bench: Workbench) -> None:
+    """On a machine that never trained: an encoder as it was published is taken from its package; the digest is checked at loading."""
+    try:
+        bench.bases.path(str(encoder["digest"]))
+    except UntrustedBundle:
+        if encoder.get("tuned") is False and encoder.get("dimension"):
+            importlib.import_module("perennial.trainers._encoder").put_base(str(encoder["name"]), bench)
 
 
 def _task_folders(folder: Path) -> Sequence[Path]:

@@ -1,4 +1,4 @@
-"""Between rows and numbers: checked targets of a batch, and predictions from probabilities."""
+"""Between rows and numbers: targets of a batch, and predictions from probabilities."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from perennial.domain.example import TrainingRow
-from perennial.domain.model import EmbeddingCache, Prediction, TaskBatch
+from perennial.domain.model import EmbeddingCache, Prediction
 from perennial.domain.words import TaskKind
-from perennial.errors import EmptyBatch, TrainingError, UnknownLabel
 from perennial.trainers._component import Saved
 from perennial.trainers._encoder import Encoder, embed
 from perennial.trainers._head import Floats, squash, with_ones
@@ -17,40 +16,6 @@ from perennial.trainers._head import Floats, squash, with_ones
 KNOTS = np.array([0.1, 0.3, 0.5, 0.7, 0.9])  # predicted scores at which the spread of residuals is kept
 _BANDWIDTH = 0.15
 _PRIOR_ROWS = 5.0
-
-
-def check_batch(batch: TaskBatch) -> None:
-    """EmptyBatch without new rows; UnknownLabel for a label that the batch does not permit, or a score outside [0,
-    1].
-    """
-    if not batch.new:
-        raise EmptyBatch(f"{batch.agent}.{batch.task} has no new row; wait for examples or lower the threshold")
-    if batch.kind is TaskKind.CLASSIFICATION:
-        if not batch.labels:
-            raise TrainingError(
-                f"{batch.agent}.{batch.task} has no label to learn; let more rows of a label come together"
-            )
-        _check_labels(batch)
-    else:
-        _check_scores(batch)
-
-
-def _check_labels(batch: TaskBatch) -> None:
-    known = set(batch.labels)
-    for row in (*batch.new, *batch.replay):
-        if not isinstance(row.label, str) or row.label not in known:
-            raise UnknownLabel(
-                f"row {row.example_id} of {batch.agent}.{batch.task} has the label {str(row.label)[:40]!r}, which is not among the "
-                f"{len(known)} labels of this batch; set the row aside, or admit the label and train again"
-            )
-
-
-def _check_scores(batch: TaskBatch) -> None:
-    for row in (*batch.new, *batch.replay):
-        if isinstance(row.label, bool) or not isinstance(row.label, int | float) or not 0.0 <= row.label <= 1.0:
-            raise UnknownLabel(
-                f"row {row.example_id} of {batch.agent}.{batch.task} has no score between 0 and 1; quarantine the row and train again"
-            )
 
 
 def targets_of(rows: Sequence[TrainingRow], kind: TaskKind, labels: Sequence[str]) -> Floats:

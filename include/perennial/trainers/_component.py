@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from perennial.domain.words import TaskKind
-from perennial.errors import TrainingError, UntrustedBundle
+from perennial.errors import UntrustedBundle
 from perennial.trainers._head import Floats
 from perennial.trainers._neighbourhood import Neighbourhood
 
@@ -98,12 +98,6 @@ def read(folder: Path) -> Saved:
             f"the head in {folder.name[:64]!r} does not fit its own record; fetch the version again or roll back"
         )
     return Saved(record=record, theta=theta, fisher=fisher, local=local, digest=digest)
-
-
-def check_empty(out: Path) -> None:
-    """A TrainingError unless ``out`` is an empty folder: files of an earlier attempt must not slip into a bundle."""
-    if not out.is_dir() or any(out.iterdir()):
-        raise TrainingError(f"the output folder {out.name[:64]!r} is missing or not empty; give each attempt a new one")
 
 
 def _record(raw: dict[str, Any]) -> Component:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from perennial.domain.model import Trainer
+from perennial.domain.model import Predictor, Trainer, Workbench
 from perennial.errors import TrainingError
 
 
@@ -58,3 +59,15 @@ def trainer_for(key: str, settings: Mapping[str, Any]) -> Trainer:
             f"trainer {key!r} has no setting {', '.join(unknown)}; load the record with the release that wrote it, or correct it"
         )
     return known[key](**given)
+
+
+def load_component(path: Path, bench: Workbench) -> Predictor:
+    """The predictor of a component's folder, by the trainer and the settings that its own record names."""
+    made_by = json.loads((path / "component.json").read_text(encoding="utf-8"))["trainer"]
+    return trainer_for(made_by["key"], made_by["settings"]).load(path, bench)
+
+
+def same_method(path: Path, trainer: Trainer) -> bool:
+    """Whether a component was made by this trainer, in whatever revision; only then can it go on from there."""
+    record = json.loads((path / "component.json").read_text(encoding="utf-8"))
+    return str(record["trainer"]["key"]).partition(".v")[0] == trainer.key.partition(".v")[0]

@@ -103,8 +103,7 @@ class EwcText:
         UnknownLabel, or TrainingError when ``out`` is not empty or ``start`` is of another kind of task. Neither
         ``batch`` nor ``start`` is changed. ``Artefact.details`` holds losses and penalties step by step.
         """
-        from perennial.trainers._answers import check_batch
-        from perennial.trainers._component import check_empty
+        from perennial.trainers._batch import check_batch, check_empty
         from perennial.trainers._ewc_run import Run
         from perennial.trainers._head import one_blas_thread
 

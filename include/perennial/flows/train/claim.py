@@ -11,6 +11,7 @@ from perennial.domain.job import BatchRef, JobRequest
 from perennial.domain.words import JobStatus, Mode, Reason
 from perennial.fleet.agent import Agent
 from perennial.flows.admission import admit_agent
+from perennial.flows.overrides import freeze
 from perennial.flows.pause import waits
 from perennial.flows.ports import Ports
 
@@ -33,7 +34,7 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
     says so. Run again after a kill it takes over its own claim under a
     higher attempt, which fences the older one.
     """
-    agent = ports.fleet().agent(request.agent)
+    member = ports.fleet().member(request.agent)
     begun = ports.buffer.job_of_run(request.run_id)
     reason = request.reason if begun is None else begun.reason  # a repeat goes on as the killed try began
     if begun is None and reason in _NOTICED and not request.force:
@@ -56,6 +57,7 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
         logger.info("another training of %s runs; its end looks at the buffer again", request.agent)
         ports.buffer.cancel_waiting(job_id, "another training of this agent was running")
         return None
+    agent = freeze(ports, member, job_id, attempt)
     mode = resolve_mode(request.mode, reason)
     # two speeds: what an editor corrected is judged by itself, and ordinary rows wait for their threshold
     urgent = reason is Reason.CORRECTION and mode is Mode.ONLINE

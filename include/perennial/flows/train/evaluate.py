@@ -14,6 +14,7 @@ from perennial.domain.words import JobStatus
 from perennial.errors import PerennialError
 from perennial.fleet.agent import Agent
 from perennial.flows.champion import bundle_folder, champion_folder, component
+from perennial.flows.overrides import agent_of
 from perennial.flows.ports import Ports
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.flows.train.measure import Exam, examine
@@ -34,7 +35,7 @@ def evaluate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     """
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
     ports.buffer.advance(ref.job_id, ref.attempt, JobStatus.EVALUATING)
-    agent = ports.fleet().agent(ref.agent)
+    agent = agent_of(ports, ref)
     space = Workspace.of(ports.work, ref)
     began = time.monotonic()
     champion = champion_folder(ports, ref.agent)

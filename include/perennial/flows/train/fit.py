@@ -12,9 +12,10 @@ from perennial.domain.example import TrainingRow
 from perennial.domain.job import BatchRef
 from perennial.domain.model import TaskBatch, Trainer
 from perennial.domain.words import TaskKind
-from perennial.errors import EmptyBatch
+from perennial.errors import EmptyBatch, TrainingError
 from perennial.fleet.agent import Agent, Task
 from perennial.flows.champion import champion_folder, component
+from perennial.flows.overrides import agent_of
 from perennial.flows.ports import Ports
 from perennial.flows.provenance import machine
 from perennial.flows.train.claim import LEASE_SECONDS
@@ -23,7 +24,7 @@ from perennial.flows.workspace import Workspace
 from perennial.selection.labels import LabelChoice, choose_labels
 from perennial.selection.neighbours import separate
 from perennial.selection.replay import stratified_replay
-from perennial.trainers.catalogue import trainer_for
+from perennial.trainers.catalogue import same_method, trainer_for
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def select(ports: Ports, ref: BatchRef) -> list[str]:
     nothing is left. Run again after a kill, a choice that was made stays: what was trained by then was trained on it.
     """
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
-    agent = ports.fleet().agent(ref.agent)
+    agent = agent_of(ports, ref)
     space = Workspace.of(ports.work, ref)
     if space.has("select.json"):
         return _chosen(ports, ref, space)
@@ -138,17 +139,21 @@ def _champion_labels(ports: Ports, agent: str, task: str) -> tuple[str, ...]:
 
 
 def trainer_of(ports: Ports, ref: BatchRef, agent: Agent) -> Trainer:
-    """The agent's trainer with this run's ``overrides`` (from its params form); TrainingError for a setting that it has not."""
+    """The agent's trainer with this run's ``overrides`` (from its params form); TrainingError for a setting that it has not, or that
+    only the agent's file may say, such as which program runs."""
     overrides = dict(ports.buffer.job(ref.job_id).config.get("overrides") or {})
     if not overrides:
         return agent.trainer
+    pinned: frozenset[str] = getattr(agent.trainer, "PINNED", frozenset())
+    if fixed := sorted(overrides.keys() & pinned):
+        raise TrainingError(f"a run cannot change {', '.join(fixed)} of {agent.trainer.key}; change the agent's file")
     return trainer_for(agent.trainer.key, {**agent.as_record()["trainer"], **overrides})
 
 
 def train(ports: Ports, ref: BatchRef, task: str) -> dict[str, Any]:
     """Train one task from the champion's component into the workspace; a repeat after a kill starts clean or finds it done."""
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
-    agent = ports.fleet().agent(ref.agent)
+    agent = agent_of(ports, ref)
     space = Workspace.of(ports.work, ref)
     if space.has(f"{task}/trained.json"):
         return dict(space.read_json(f"{task}/trained.json"))
@@ -160,9 +165,12 @@ def train(ports: Ports, ref: BatchRef, task: str) -> dict[str, Any]:
         labels=tuple(space.read_json("select.json")["tasks"][task]["labels"]),
         new=space.read_rows(f"{task}/new.json"), replay=space.read_rows(f"{task}/replay.json"), mode=ref.mode,
     )  # fmt: skip
+    trainer = trainer_of(ports, ref, agent)
+    if start is not None and not same_method(start, trainer):
+        start = None  # the agent changed its trainer: begun anew, and judged against the champion all the same
     out = space.aside(task)
     began = time.monotonic()
-    artefact = trainer_of(ports, ref, agent).fit(batch, start, out, seed=agent.seed, bench=ports.bench)
+    artefact = trainer.fit(batch, start, out, seed=agent.seed, bench=ports.bench)
     seconds = time.monotonic() - began
     space.keep(out, f"components/{task}")
     result = {

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from perennial.domain.job import BatchRef
+from perennial.flows.overrides import agent_of
 from perennial.flows.ports import Ports
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.flows.train.evaluate import gate_settings
@@ -24,7 +25,7 @@ def gate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     Fails closed: a number that is missing holds. Run again it finds the stored report of this attempt.
     """
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
-    agent = ports.fleet().agent(ref.agent)
+    agent = agent_of(ports, ref)
     space = Workspace.of(ports.work, ref)
     evaluation = space.read_json("evaluation.json")
     selection = space.read_json("select.json")

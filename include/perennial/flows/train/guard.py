@@ -11,6 +11,7 @@ from perennial.domain.example import TrainingRow
 from perennial.domain.job import BatchRef
 from perennial.domain.words import JobStatus
 from perennial.errors import GuardError, ValidationFailed
+from perennial.flows.overrides import agent_of
 from perennial.flows.ports import Ports
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.guard.redactor import redactor_for
@@ -33,7 +34,7 @@ def validate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     Raises ValidationFailed, which ends the run and gives the rows back; the stored report names checks and row ids, never values.
     """
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
-    agent = ports.fleet().agent(ref.agent)
+    agent = agent_of(ports, ref)
     summary: dict[str, Any] = {}
     broken: list[str] = []
     for name, rows in by_task(ports.buffer.claimed_rows(ref.job_id, ref.attempt)).items():
@@ -65,7 +66,7 @@ def redact(ports: Ports, ref: BatchRef) -> dict[str, Any]:
 
     Raises GuardError when no row is left.
     """
-    agent = ports.fleet().agent(ref.agent)
+    agent = agent_of(ports, ref)
     redactor = redactor_for(names=agent.redact_names)
     rows = ports.buffer.claimed_rows(ref.job_id, ref.attempt)
     leaking = [row.example_id for row in rows if redactor.scan(row.text)]

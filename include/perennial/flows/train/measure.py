@@ -19,6 +19,7 @@ from perennial.gates.gate import GateSettings
 from perennial.gates.metrics import measure
 from perennial.gates.scores import row_score
 from perennial.gates.stress import KINDS, disturbed, sample
+from perennial.trainers.catalogue import load_component, same_method
 from perennial.trainers.tfidf_baseline import majority_baseline, tfidf_baseline
 
 
@@ -54,7 +55,7 @@ def examine(exam: Exam) -> dict[str, Any]:
     files do not hold together.
     """
     candidate = exam.trainer.load(exam.candidate, exam.bench)
-    champion = exam.trainer.load(exam.champion, exam.bench) if exam.champion is not None else None
+    champion = _loaded(exam, exam.champion) if exam.champion is not None else None
     corrections = tuple(row for row in exam.batch if row.correction)
     given = {"candidate": _predict(candidate, exam.holdout)}
     if champion is not None:
@@ -83,6 +84,11 @@ def examine(exam: Exam) -> dict[str, Any]:
         "corrections": len(corrections),
     }  # fmt: skip
     return record
+
+
+def _loaded(exam: Exam, path: Path) -> Predictor:
+    """An earlier version's component, which another trainer may have made: then by its own record."""
+    return exam.trainer.load(path, exam.bench) if same_method(path, exam.trainer) else load_component(path, exam.bench)
 
 
 def pseudonym(source_id: str) -> str:
@@ -199,7 +205,7 @@ def _reference(exam: Exam) -> dict[str, Any]:
         return {**record, "problem": exam.best_problem}
     if exam.best is not None:
         try:
-            best = exam.trainer.load(exam.best, exam.bench)
+            best = _loaded(exam, exam.best)
         except PerennialError as error:
             return {**record, "problem": f"version {exam.best_version} could not be loaded ({type(error).__name__})"}
         record["scores"] = answers(best, exam.holdout, exam.kind)

@@ -10,6 +10,7 @@ from perennial.audit.once import append_once
 from perennial.domain.job import BatchRef
 from perennial.domain.words import Mode
 from perennial.errors import NotConfigured
+from perennial.flows.overrides import frozen_overrides, member_of
 from perennial.flows.ports import Ports
 from perennial.flows.provenance import code_digest, environment
 from perennial.flows.train.approval import requester_of, rule_of
@@ -93,7 +94,7 @@ def _manifest(
     ports: Ports, ref: BatchRef, space: Workspace, version: str, order: int, permission: Permission
 ) -> Manifest:
     permission.check_version(version)
-    agent = ports.fleet().member(ref.agent)
+    agent = member_of(ports, ref)
     trainer = trainer_of(ports, ref, agent.agent)
     selection, evaluation = space.read_json("select.json"), space.read_json("evaluation.json")
     tasks = list(selection["tasks"])
@@ -123,6 +124,7 @@ def _manifest(
         components=space.root / "candidate" / "tasks",
         gate_action=permission.action.value,
         permission=permission.as_dict(),
+        overrides=tuple(frozen_overrides(ports, ref.job_id)),
         rows=marks,
         recipe=_recipe(space, marks, selection, evaluation, agent.agent.seed).as_dict(),
     )
