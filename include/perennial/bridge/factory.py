@@ -171,15 +171,21 @@ def _step(function: Callable[..., Any], *, minutes: float = 10, **options: Any) 
 
 def _training(agent: Agent, name: str, weight: int) -> Any:
     return task(
-        task_id=name, pool=agent.pool, priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES),
+        task_id=name, **_place(agent), priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES),
         multiple_outputs=False, map_index_template="{{ task.op_kwargs['task_name'] }}",
     )(steps.train)  # fmt: skip
 
 
 def _fast_lane(agent: Agent, name: str, weight: int) -> Any:
     return FastLaneOperator(
-        task_id=name, pool=agent.pool, priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES)
+        task_id=name, **_place(agent), priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES)
     )
+
+
+def _place(agent: Agent) -> dict[str, Any]:
+    """Where an agent trains: its pool, and its queue when it or the deployment names one. LocalExecutor ignores queues."""
+    queue = agent.queue or load_settings().train_queue
+    return {"pool": agent.pool, **({"queue": queue} if queue else {})}
 
 
 def _train_params() -> dict[str, Param]:

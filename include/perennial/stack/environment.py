@@ -100,6 +100,7 @@ def for_airflow(home: Home, ports: Ports, secrets: Secrets) -> dict[str, str]:
     project = project_folder()
     forced = {
         "AIRFLOW_HOME": str(home.airflow),
+        "PERENNIAL_MAKE_POOLS": "0",  # the step `pools` makes them, with the sizes of airflow_settings.yaml
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(project / "plugins"),
