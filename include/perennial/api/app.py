@@ -227,7 +227,9 @@ class _Plane:
     async def health(self, _: Request) -> Response:
         """Whether the process lives; it does as long as it answers, with or without PostgreSQL."""
         gateway = self._services.gateway
-        if self._services.serves is DataPlanePart.INGEST:  # it has no model; a store that is away is said by each answer
+        if (
+            self._services.serves is DataPlanePart.INGEST
+        ):  # it has no model; a store that is away is said by each answer
             return Reply({"status": "ok"})
         well = gateway.store_up and not gateway.errors()
         # anybody may ask this, so it names nothing; /v1/agents tells the reasons

@@ -15,7 +15,13 @@ _REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+).*;\s*extra\s*==\s*['\"](?P<extra>
 # what starts one of Airflow's parts and what runs a task come first: most commands are typed beside them
 _ORDER = ("airflow", "train", "gateway", "stack", "models")
 # a module that comes along with one that is named
-_WITH = {"numpy": "scikit-learn", "pandas": "great-expectations", "starlette": "fastapi", "anyio": "fastapi", "click": "typer"}
+_WITH = {
+    "numpy": "scikit-learn",
+    "pandas": "great-expectations",
+    "starlette": "fastapi",
+    "anyio": "fastapi",
+    "click": "typer",
+}
 
 
 def extra_of(module: str, requirements: Iterable[str]) -> str | None:

@@ -37,7 +37,9 @@ def _copy(kind: str, folder: Path, force: bool) -> bool:
     from perennial.stack import shipped
 
     done = shipped.copy(shipped.shipped(kind), folder, force=force)
-    typer.echo(f"{folder}: {len(done.written)} written, {len(done.unchanged)} as they were, {len(done.removed)} removed")
+    typer.echo(
+        f"{folder}: {len(done.written)} written, {len(done.unchanged)} as they were, {len(done.removed)} removed"
+    )
     for name in done.kept:
         typer.echo(f"{folder / name} was edited and stays; --force overwrites it", err=True)
     return bool(done.kept)

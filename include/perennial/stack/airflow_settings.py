@@ -110,7 +110,7 @@ def apply(entries: Sequence[Entry], target: Target, *, keep: bool = False) -> It
 
 def read(file: Path, environment: Mapping[str, str] | None = None) -> list[Entry]:
     """The entries of a file, pools first. StackError names file and line of whatever is not understood, and never a value."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     given = os.environ if environment is None else environment
     try:
@@ -150,7 +150,9 @@ class _Reader:
         for name, keys, make in makers:
             for node in self._items(parts.get(name)):
                 values = {key: self._value(value) for key, value in self._mapping(node, keys).items()}
-                if any(value not in (None, "") for value in values.values()):  # Astro's template has one empty entry of each
+                if any(
+                    value not in (None, "") for value in values.values()
+                ):  # Astro's template has one empty entry of each
                     found.append(make(node, values))
         self._no_repetition(found)
         return found
@@ -170,7 +172,9 @@ class _Reader:
             "login": values.get("conn_login"), "password": values.get("conn_password"),
             "port": self._number(node, values, "conn_port"), "extra": _extra(values.get("conn_extra")),
         }  # fmt: skip
-        named = {key: value if key == "port" else str(value) for key, value in fields.items() if value not in (None, "")}
+        named = {
+            key: value if key == "port" else str(value) for key, value in fields.items() if value not in (None, "")
+        }
         if values.get("conn_uri"):
             if named:
                 raise self._wrong(node, "a connection has conn_uri or the single fields, not both")
