@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from perennial.errors import StackError
 
@@ -149,7 +150,9 @@ class _Reader:
         )  # fmt: skip
         for name, keys, make in makers:
             for node in self._items(parts.get(name)):
-                values = {key: self._value(value) for key, value in self._mapping(node, keys).items()}
+                values = {
+                    key: self._value(value, in_uri=key == "conn_uri") for key, value in self._mapping(node, keys).items()
+                }
                 if any(
                     value not in (None, "") for value in values.values()
                 ):  # Astro's template has one empty entry of each
@@ -180,8 +183,8 @@ class _Reader:
                 raise self._wrong(node, "a connection has conn_uri or the single fields, not both")
             try:
                 named = parts_of_uri(str(values["conn_uri"]))
-            except ValueError as error:
-                raise self._wrong(node, "conn_uri is no URI such as postgres://user:secret@host:5432/name") from error
+            except ValueError:  # its text may hold the secret
+                raise self._wrong(node, "conn_uri is no URI such as postgres://user:secret@host:5432/name") from None
         if "conn_type" not in named:
             raise self._wrong(node, "a connection needs conn_type or conn_uri")
         return Entry(kind=Kind.CONNECTION, id=name, body={"connection_id": name, **named}, line=self._line(node))
@@ -215,8 +218,8 @@ class _Reader:
             raise self._wrong(node, "a list belongs here")
         return list(node.value)
 
-    def _value(self, node: Any) -> Any:
-        """The value of a node with the environment in it. A text that only names a variable stays a text."""
+    def _value(self, node: Any, *, in_uri: bool = False) -> Any:
+        """The value of a node with the environment in it, which is quoted in a URI. A text that only names a variable stays a text."""
         import yaml
 
         if node.id == "sequence":
@@ -224,7 +227,8 @@ class _Reader:
         if node.id == "mapping":
             return {str(key.value): self._value(value) for key, value in node.value}
         if _VARIABLE.search(node.value):
-            return _VARIABLE.sub(lambda match: self._given(node, match[1]), node.value)
+            change = partial(quote, safe="") if in_uri else str
+            return _VARIABLE.sub(lambda match: change(self._given(node, match[1])), node.value)
         return yaml.SafeLoader("").construct_object(node)
 
     def _given(self, node: Any, name: str) -> str:

@@ -127,7 +127,6 @@ def for_airflow(home: Home, ports: Ports, secrets: Secrets) -> dict[str, str]:
         "AIRFLOW__API_AUTH__JWT_ISSUER": "perennial",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home.logs / "tasks"),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(home.logs / "dag-files"),
-        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
     chosen = {name: os.environ.get(name, value) for name, value in _DEFAULTS.items()}
     return _common(home, ports) | chosen | forced

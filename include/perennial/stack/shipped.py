@@ -78,10 +78,10 @@ def copy(contents: Mapping[str, bytes], folder: Path, *, force: bool = False) ->
     Only files that an earlier copy wrote are removed. Raises StackError when the folder cannot be written.
     """
     record = folder / RECORD
-    before = {str(name): str(digest) for name, digest in read_json(record).items()}
     written, unchanged, removed, kept = [], [], [], []
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        before = {str(name): str(digest) for name, digest in read_json(record).items()}
         for name, content in sorted(contents.items()):
             place = folder / name
             present = place.read_bytes() if place.is_file() else None
