@@ -18,10 +18,11 @@ WORKDIR /source
 COPY pyproject.toml README.md LICENSE airflow_settings.yaml ./
 COPY include ./include
 COPY dags ./dags
+COPY deploy ./deploy
 RUN pip wheel --no-deps --wheel-dir /wheels . && pip install --no-deps /wheels/perennial-*.whl
 WORKDIR /opt/perennial
 RUN perennial dags install dags --fleet include/fleet \
-    && cp /source/airflow_settings.yaml . \
+    && cp -r /source/airflow_settings.yaml /source/deploy . \
     && python -m compileall -q dags include
 
 

@@ -80,7 +80,8 @@ class Settings(BaseSettings):
     airflow_token: SecretStr | None = None  # instead of user and password, where Airflow's login is another system's
     make_pools: bool = True  # whether Airflow's processes make our pools when they are missing
 
-    train_queue: str = ""  # queue of the trainings (Celery, Kubernetes); empty: Airflow's default; see Agent.queue
+    train_queue: str = ""  # queue of the trainings under Celery; empty: Airflow's default; see Agent.queue
+    train_pod_override: Path | None = None  # KubernetesExecutor: a pod in YAML, merged over the pod of every training
 
     data_plane_host: str = "127.0.0.1"
     data_plane_port: int = 8600

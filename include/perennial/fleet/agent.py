@@ -148,7 +148,7 @@ class Agent:
     breaker: Breaker = Breaker()
     redact_names: bool = True
     pool: str = "gpu"
-    queue: str = ""  # Celery or Kubernetes queue of its trainings; empty: the deployment's (PERENNIAL_TRAIN_QUEUE)
+    queue: str = ""  # Celery queue of its trainings; empty: the deployment's (PERENNIAL_TRAIN_QUEUE)
     seed: int = 20250801
     tags: tuple[str, ...] = ()
 
