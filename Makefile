@@ -6,7 +6,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-TORCH := $(shell sed -n 's/^torch==//p' requirements.in)
+TORCH := $(shell sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
 # Without bytecode every process compiles everything anew: Airflow then boots in 16 s instead of 7.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -61,7 +61,7 @@ $(VENV)/bin/python:
 	@"$(PYTHON)" -m venv $(VENV)
 
 # torch by pip, which also looks where wheels lie on disk; its CUDA libraries are torch's own choice and not in the lock
-$(VENV)/.torch: requirements.in | $(VENV)/bin/python
+$(VENV)/.torch: requirements.txt | $(VENV)/bin/python
 	@echo "installing torch and what else is locked into $(VENV), once (one to four minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH) uv
 	@touch $@
@@ -80,11 +80,12 @@ browser: ## a browser for the tests that look at pages, where it can be installe
 	    || echo "chromium could not be installed; tests marked 'browser' are skipped" >&2; \
 	else echo "no chromium and no right to install it; tests marked 'browser' are skipped" >&2; fi
 
-lock: $(VENV)/.torch ## pin again what requirements*.in ask for
-	for name in requirements requirements-dev; do \
-	  $(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header $$name.in \
-	    | grep -vE '^(nvidia|cuda|triton)' > $$name.txt.new && mv $$name.txt.new $$name.txt; \
-	done
+COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header pyproject.toml --extra all
+lock: $(VENV)/.torch ## pin again what pyproject.toml asks for
+	keep() { grep -vE '^(nvidia|cuda|triton)' > $$1.new && mv $$1.new $$1; }; \
+	$(COMPILE) | keep requirements.txt; \
+	$(COMPILE) requirements-dev.in --constraint requirements.txt | keep requirements-dev.txt; \
+	$(COMPILE) --extra celery --extra kubernetes --extra s3 --constraint requirements.txt | keep requirements-deploy.txt
 
 clean: down ## remove the environment and the stack's state
 	rm -rf $(VENV) .perennial .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,9 +19,30 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from perennial.errors import NotConfigured
 
 
+class DataPlanePart(StrEnum):
+    """What one process of the data plane serves."""
+
+    BOTH = "both"
+    INGEST = "ingest"  # examples, feedback, corrections, reports; loads no model
+    GATEWAY = "gateway"  # predictions, outcomes, rollback
+
+
 def home_folder() -> Path:
-    """PERENNIAL_HOME, or ``.perennial`` in the working directory."""
-    return Path(os.environ.get("PERENNIAL_HOME") or ".perennial").absolute()
+    """PERENNIAL_HOME, or ``.perennial``: in the working directory, and in a process of Airflow in its AIRFLOW_HOME."""
+    chosen = os.environ.get("PERENNIAL_HOME")
+    return Path(chosen).absolute() if chosen else _beside(".perennial")
+
+
+def fleet_folder() -> Path:
+    """``include/fleet`` of the working directory, or of AIRFLOW_HOME when it is only there."""
+    return _beside("include/fleet")
+
+
+def _beside(name: str) -> Path:
+    here, airflow = Path(name).absolute(), os.environ.get("AIRFLOW_HOME")
+    if airflow and not here.exists():
+        return Path(airflow).absolute() / name
+    return here
 
 
 class _HomeFiles(PydanticBaseSettingsSource):
@@ -44,7 +66,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PERENNIAL_", extra="ignore", populate_by_name=True)
 
     home: Path = Field(default_factory=home_folder)
-    fleet_folder: Path = Path("include/fleet")
+    fleet_folder: Path = Field(default_factory=fleet_folder)
 
     # PostgreSQL, one URL per role: app (ingest, tasks, gateway), admit (may read originals), owner (migrations)
     database_url: SecretStr | None = None
@@ -55,10 +77,16 @@ class Settings(BaseSettings):
     airflow_url: str = "http://127.0.0.1:8080"
     airflow_user: str = "machine"
     airflow_password: SecretStr | None = None
+    airflow_token: SecretStr | None = None  # instead of user and password, where Airflow's login is another system's
+    make_pools: bool = True  # whether Airflow's processes make our pools when they are missing
+
+    train_queue: str = ""  # queue of the trainings under Celery; empty: Airflow's default; see Agent.queue
+    train_pod_override: Path | None = None  # KubernetesExecutor: a pod in YAML, merged over the pod of every training
 
     data_plane_host: str = "127.0.0.1"
     data_plane_port: int = 8600
     data_plane_token: SecretStr | None = None
+    data_plane_serves: DataPlanePart = DataPlanePart.BOTH
     data_plane_url: str = "http://127.0.0.1:8600"
 
     signing_key_file: Path | None = None

@@ -112,8 +112,30 @@ def test_rollout_has_one_task_per_share_below_everything(steps: tuple[float, ...
     assert dag.max_active_runs > 1  # a newer candidate must be able to supersede
 
 
-def test_pools_are_the_two_of_the_design() -> None:
-    assert {pool.name: pool.slots for pool in POOLS} == {"gpu": 2, "cpu": 8}
+def test_pools_are_the_two_of_the_design_with_the_sizes_of_the_shipped_file() -> None:
+    from pathlib import Path
+
+    from perennial.stack.pools import wanted_pools
+
+    assert {pool.name: pool.slots for pool in POOLS} == {"gpu": 2, "cpu": 4}
+    file = Path(__file__).resolve().parents[2] / "airflow_settings.yaml"
+    assert {pool.name: pool.slots for pool in POOLS} == {pool["name"]: pool["slots"] for pool in wanted_pools(file)}
+
+
+@pytest.mark.req("D8")
+def test_trainings_go_to_the_queue_that_agent_or_deployment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def queues(dag: Any) -> dict[str, str]:
+        return {name: dag.get_task(name).partial_kwargs["queue"] for name in ("train", "train_critical")} | {
+            name: dag.get_task(name).queue for name in (*FAST_LANES, "evaluate", "register")
+        }
+
+    training = {"train", "train_critical", *FAST_LANES}
+    assert set(queues(train_dag(agent())).values()) == {"default"}
+    monkeypatch.setenv("PERENNIAL_TRAIN_QUEUE", "gpu")
+    assert {name for name, queue in queues(train_dag(agent())).items() if queue == "gpu"} == training
+    own = queues(train_dag(agent(queue="big")))
+    assert {name for name, queue in own.items() if queue == "big"} == training
+    assert {own["evaluate"], own["register"]} == {"default"}
 
 
 @pytest.mark.req("K81", "D11")

@@ -28,8 +28,16 @@ from perennial.errors import (
 from perennial.serving.errors import ModelFailed, NotServing
 from perennial.serving.faults import Fault, FaultKind
 from perennial.serving.feedback import OutcomeResult
+from perennial.settings import DataPlanePart
 
 logger = logging.getLogger(__name__)
+
+_INGEST = frozenset({"/v1/examples", "/v1/feedback", "/v1/corrections", "/v1/reports"})
+_GATEWAY = frozenset({"/v1/predict", "/v1/outcomes", "/v1/rollback", "/v1/faults", "/v1/agents"})
+# what a process does not serve because another one does
+_ELSEWHERE: dict[DataPlanePart, frozenset[str]] = {
+    DataPlanePart.BOTH: frozenset(), DataPlanePart.INGEST: _GATEWAY, DataPlanePart.GATEWAY: _INGEST,
+}  # fmt: skip
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -61,7 +69,10 @@ def create_app(services: Services) -> FastAPI:
         ("POST", "/v1/faults", plane.faults), ("GET", "/v1/agents", plane.agents),
         ("GET", "/healthz", plane.health), ("GET", "/metrics", plane.metrics),
     ]  # fmt: skip
+    elsewhere = _ELSEWHERE[services.serves]
     for method, path, handler in routes:
+        if path in elsewhere:
+            continue
         app.add_api_route(path, plane.answering(path, handler), methods=[method], response_model=None)
     app.add_exception_handler(HTTPException, _not_here)
     app.add_middleware(Guard, token=services.limits.token, max_body=services.limits.max_body)
@@ -216,6 +227,10 @@ class _Plane:
     async def health(self, _: Request) -> Response:
         """Whether the process lives; it does as long as it answers, with or without PostgreSQL."""
         gateway = self._services.gateway
+        if (
+            self._services.serves is DataPlanePart.INGEST
+        ):  # it has no model; a store that is away is said by each answer
+            return Reply({"status": "ok"})
         well = gateway.store_up and not gateway.errors()
         # anybody may ask this, so it names nothing; /v1/agents tells the reasons
         return Reply({"status": "ok" if well else "degraded", "store": "up" if gateway.store_up else "away"})

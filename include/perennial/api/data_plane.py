@@ -33,7 +33,7 @@ from perennial.serving.metrics import Metrics
 from perennial.serving.orders import Order, Orders
 from perennial.serving.recorder import Recorder
 from perennial.serving.store import PostgresServing
-from perennial.settings import Settings, load_settings
+from perennial.settings import DataPlanePart, Settings, load_settings
 from perennial.storage.database import Database
 
 __all__ = ["create_app", "main", "services_of"]
@@ -84,9 +84,13 @@ def services_of(settings: Settings, ports: Ports, *, faults: bool) -> Services:
         intake=Intake(ports.buffer, Door(ports.buffer)), roll_back=partial(_roll_back, ports),
         reports=Reports(ports.rollouts.report),
         limits=Limits(token=token.get_secret_value() if token else None),
+        serves=settings.data_plane_serves,
         parts=(
-            Repeating("fleet sync", partial(fleet_sync.sync, ports), seconds=SYNC_SECONDS), recorder, gateway,
-            Listener(settings.app_url(), gateway.wake),
+            Repeating("fleet sync", partial(fleet_sync.sync, ports), seconds=SYNC_SECONDS),
+            *(
+                () if settings.data_plane_serves is DataPlanePart.INGEST
+                else (recorder, gateway, Listener(settings.app_url(), gateway.wake))
+            ),
         ),
     )  # fmt: skip
 
@@ -137,7 +141,8 @@ def run(settings: Settings) -> None:
     if faults:
         logger.warning("PERENNIAL_FAULTS=1: whoever may ask this gateway may spoil its answers; for drills only")
     services = services_of(settings, wiring.ports(settings), faults=faults)
-    tune_threads(services.limits.predict_threads)
+    if services.serves is not DataPlanePart.INGEST:
+        tune_threads(services.limits.predict_threads)
     config = uvicorn.Config(
         create_app(services), log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=4,
         limit_concurrency=1000, ws="none",

@@ -11,6 +11,7 @@ from perennial.api.reports import Reports
 from perennial.serving.feedback import Outcomes
 from perennial.serving.gateway import Gateway
 from perennial.serving.metrics import Metrics
+from perennial.settings import DataPlanePart
 
 
 class Part(Protocol):
@@ -58,3 +59,4 @@ class Services:
     reports: Reports
     limits: Limits = Limits()
     parts: tuple[Part, ...] = ()
+    serves: DataPlanePart = DataPlanePart.BOTH

@@ -25,6 +25,7 @@ from perennial.bridge.operators import (
     RegisterOperator,
 )
 from perennial.bridge.policy import default_args
+from perennial.bridge.pods import pod_override
 from perennial.bridge.pools import CPU
 from perennial.domain.words import Mode, Reason, RolloutDecision
 from perennial.fleet import loader
@@ -171,15 +172,29 @@ def _step(function: Callable[..., Any], *, minutes: float = 10, **options: Any) 
 
 def _training(agent: Agent, name: str, weight: int) -> Any:
     return task(
-        task_id=name, pool=agent.pool, priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES),
+        task_id=name, **_place(agent), priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES),
         multiple_outputs=False, map_index_template="{{ task.op_kwargs['task_name'] }}",
     )(steps.train)  # fmt: skip
 
 
 def _fast_lane(agent: Agent, name: str, weight: int) -> Any:
     return FastLaneOperator(
-        task_id=name, pool=agent.pool, priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES)
+        task_id=name, **_place(agent), priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES)
     )
+
+
+def _place(agent: Agent) -> dict[str, Any]:
+    """Where an agent trains: its pool, its queue when it or the deployment names one, and the pod that the deployment asks for.
+
+    An executor that knows no queues, or no pods, ignores them.
+    """
+    settings, place = load_settings(), {"pool": agent.pool}
+    queue = agent.queue or settings.train_queue
+    if queue:
+        place["queue"] = queue
+    if settings.train_pod_override is not None:
+        return {**place, "executor_config": {"pod_override": pod_override(settings.train_pod_override)}}
+    return place
 
 
 def _train_params() -> dict[str, Param]:

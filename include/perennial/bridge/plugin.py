@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
+from perennial.bridge import missing_pools
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -102,3 +104,4 @@ class PerennialPlugin(AirflowPlugin):  # type: ignore[misc]
     name = "perennial"
     fastapi_apps = [{"app": LazyPages(), "url_prefix": PREFIX, "name": "Perennial pages"}]
     external_views = _views()
+    listeners = [missing_pools]

@@ -1,4 +1,4 @@
-"""The pools that the generated DAGs use; whoever starts Airflow creates them."""
+"""The pools that the generated DAGs use. Where they are missing ``missing_pools`` makes them; ``airflow_settings.yaml`` sizes them."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class Pool:
 
 POOLS = (
     Pool(name=GPU, slots=2, description="Trainings. One slot per device; two on a machine without one"),
-    Pool(name=CPU, slots=8, description="Checks, evaluations and shadow replays"),
+    Pool(name=CPU, slots=4, description="Checks, evaluations and shadow replays"),
 )

@@ -9,14 +9,19 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+from typing import TYPE_CHECKING
 
-import typer
-
+from perennial.cli._extras import advice
 from perennial.errors import PerennialError
+
+if TYPE_CHECKING:
+    import typer
 
 
 def build() -> typer.Typer:
     """The application with every topic's commands, topics in alphabetical order."""
+    import typer
+
     app = typer.Typer(
         name="perennial",
         help="Keeps a fleet of models fresh, on Apache Airflow.",
@@ -33,9 +38,17 @@ def build() -> typer.Typer:
 
 
 def main() -> None:
-    """Entry point: an error of ours is one line that says what to do next, with exit code 1 and no traceback."""
+    """Entry point: an error of ours is one line that says what to do next, with exit code 1 and no traceback.
+
+    A library that the installed extras do not bring is such an error too.
+    """
     try:
         build()()
+    except ModuleNotFoundError as error:
+        said = advice(error)
+        if said is None:
+            raise
+        sys.exit(said)
     except PerennialError as error:
         _complain(error)
         sys.exit(1)

@@ -148,6 +148,7 @@ class Agent:
     budget: Budget = NO_LIMIT
     redact_names: bool = True
     pool: str = "gpu"
+    queue: str = ""  # Celery queue of its trainings; empty: the deployment's (PERENNIAL_TRAIN_QUEUE)
     seed: int = 20250801
     tags: tuple[str, ...] = ()
 

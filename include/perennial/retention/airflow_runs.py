@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
-from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode
-from urllib.request import Request, urlopen
 
-from perennial.errors import NotConfigured, StoreUnavailable
 from perennial.settings import Settings
+from perennial.storage.airflow_link import AirflowLink
 
-_SECONDS = 30.0
 _PAGE = 100
 _ENDED = ("success", "failed")
 
@@ -65,8 +61,7 @@ class AirflowRuns:
     """Over HTTP as the machine user of the settings (Airflow 3.3: ``/api/v2``, bulk deletion of DAG runs)."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._token: str | None = None
+        self._link = AirflowLink(settings, purpose="delete DAG runs")
 
     def old(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
         """See ``RunHistory.old``."""
@@ -95,7 +90,7 @@ class AirflowRuns:
 
     def _runs(self, dag: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         path = f"/api/v2/dags/{quote(dag, safe='~')}/dagRuns?{urlencode(query, doseq=True)}"
-        return list(self._call("GET", path)["dag_runs"])
+        return list(self._link.call("GET", path)["dag_runs"])
 
     def delete(self, runs: Sequence[tuple[str, str]]) -> int:
         """See ``RunHistory.delete``."""
@@ -107,7 +102,7 @@ class AirflowRuns:
     def _delete(self, dag: str, runs: Sequence[str]) -> int:
         entities = [{"dag_id": dag, "dag_run_id": run} for run in runs]
         action = {"action": "delete", "entities": entities, "action_on_non_existence": "skip"}
-        answer = self._call("PATCH", f"/api/v2/dags/{quote(dag, safe='')}/dagRuns", {"actions": [action]})
+        answer = self._link.call("PATCH", f"/api/v2/dags/{quote(dag, safe='')}/dagRuns", {"actions": [action]})
         return len((answer.get("delete") or {}).get("success", ()))
 
     def _dags(self) -> list[str]:
@@ -115,55 +110,10 @@ class AirflowRuns:
         while True:
             # stale: the DAGs of an agent that left the fleet have old runs too
             query = urlencode({"tags": "perennial", "exclude_stale": "false", "limit": _PAGE, "offset": len(found)})
-            page = self._call("GET", f"/api/v2/dags?{query}")["dags"]
+            page = self._link.call("GET", f"/api/v2/dags?{query}")["dags"]
             found += [one["dag_id"] for one in page]
             if len(page) < _PAGE:
                 return sorted(found)
-
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        if self._token is None:
-            self._token = self._login()
-        try:
-            return self._send(method, path, body, self._token)
-        except HTTPError as error:
-            if error.code not in {401, 403}:
-                raise StoreUnavailable(
-                    f"Airflow refused {method} {path.split('?')[0]} ({error.code}); its log has the details"
-                ) from error
-        self._token = self._login()  # expired: one fresh login
-        try:
-            return self._send(method, path, body, self._token)
-        except HTTPError as error:
-            raise StoreUnavailable(
-                f"Airflow refused {method} {path.split('?')[0]} ({error.code}); the machine user needs the right to delete DAG runs"
-            ) from error
-
-    def _login(self) -> str:
-        if self._settings.airflow_password is None:
-            raise NotConfigured(
-                "PERENNIAL_AIRFLOW_PASSWORD", "old DAG runs are deleted as the machine user; set it there"
-            )
-        body = {
-            "username": self._settings.airflow_user, "password": self._settings.airflow_password.get_secret_value()
-        }  # fmt: skip
-        try:
-            return str(self._send("POST", "/auth/token", body, None)["access_token"])
-        except HTTPError as error:
-            raise StoreUnavailable(f"Airflow does not let {self._settings.airflow_user} in ({error.code})") from error
-
-    def _send(self, method: str, path: str, body: Mapping[str, Any] | None, token: str | None) -> dict[str, Any]:
-        url = self._settings.airflow_url.rstrip("/") + path
-        if not url.startswith(("http://", "https://")):
-            raise NotConfigured("PERENNIAL_AIRFLOW_URL", "it must begin with http:// or https://")
-        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            with urlopen(Request(url, data=data, headers=headers, method=method), timeout=_SECONDS) as answer:
-                return dict(json.loads(answer.read() or b"{}"))
-        except HTTPError:
-            raise
-        except (URLError, OSError) as error:
-            raise StoreUnavailable(f"Airflow is away ({type(error).__name__}); try again") from error
 
 
 def _chunks(items: Sequence[str], size: int) -> Iterable[Sequence[str]]:

@@ -100,6 +100,7 @@ def for_airflow(home: Home, ports: Ports, secrets: Secrets) -> dict[str, str]:
     project = project_folder()
     forced = {
         "AIRFLOW_HOME": str(home.airflow),
+        "PERENNIAL_MAKE_POOLS": "0",  # the step `pools` makes them, with the sizes of airflow_settings.yaml
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(project / "plugins"),
@@ -126,7 +127,6 @@ def for_airflow(home: Home, ports: Ports, secrets: Secrets) -> dict[str, str]:
         "AIRFLOW__API_AUTH__JWT_ISSUER": "perennial",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home.logs / "tasks"),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(home.logs / "dag-files"),
-        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
     chosen = {name: os.environ.get(name, value) for name, value in _DEFAULTS.items()}
     return _common(home, ports) | chosen | forced

@@ -23,9 +23,9 @@ class Health(StrEnum):
     UNKNOWN = "unknown"  # the one who would know does not answer; says nothing about this part
 
 
-def get(port: int, path: str, *, seconds: float = 3.0) -> tuple[int, bytes]:
-    """Status and body of a GET on loopback; OSError or HTTPException when there is none in time."""
-    link = http.client.HTTPConnection(LOOPBACK, port, timeout=seconds)
+def get(port: int, path: str, *, seconds: float = 3.0, host: str = LOOPBACK) -> tuple[int, bytes]:
+    """Status and body of a GET, on loopback unless told; OSError or HTTPException when there is none in time."""
+    link = http.client.HTTPConnection(host, port, timeout=seconds)
     try:
         link.request("GET", path)
         answer = link.getresponse()
@@ -40,10 +40,11 @@ class HttpProbe:
 
     port: int
     path: str
+    host: str = LOOPBACK
 
     def look(self, since: float) -> Health:
         try:
-            status, _ = get(self.port, self.path)
+            status, _ = get(self.port, self.path, host=self.host)
         except (OSError, http.client.HTTPException):
             return Health.BAD
         return Health.GOOD if status == 200 else Health.BAD
@@ -72,8 +73,8 @@ class PostgresProbe:
 class AirflowHealth:
     """The heartbeats that Airflow's API server reports, asked at most once a second for all parts."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, host: str = LOOPBACK) -> None:
+        self._port, self._host = port, host
         self._guard = threading.Lock()
         self._asked = 0.0
         self._known: dict[str, datetime | None] | None = None
@@ -88,7 +89,7 @@ class AirflowHealth:
 
     def _ask(self) -> dict[str, datetime | None] | None:
         try:
-            status, body = get(self._port, "/api/v2/monitor/health", seconds=5.0)
+            status, body = get(self._port, "/api/v2/monitor/health", seconds=5.0, host=self._host)
             report = json.loads(body) if status == 200 else {}
         except (OSError, http.client.HTTPException, ValueError):
             return None

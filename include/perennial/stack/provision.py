@@ -1,4 +1,4 @@
-"""Steps that prepare a deployment: ``python -m perennial.stack.provision databases|airflow|mlflow|mlflow-check|keys|forget JOB``.
+"""Steps that prepare a deployment: ``python -m perennial.stack.provision databases|airflow|mlflow|mlflow-check|keys|bucket NAME|forget JOB``.
 
 They run in processes of their own, so that the supervisor needs no driver. Each may be repeated. The supervisor starts
 them, and so does docker-compose.yaml, with the passwords in the environment.
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from perennial.errors import NotConfigured, PerennialError, StackError
 from perennial.settings import load_settings
-from perennial.stack.files import write_private
+from perennial.stack.files import read_json, write_private
 from perennial.stack.home import Home, home
 from perennial.stack.secrets import Secrets, read_or_make, signing_keys
 from perennial.storage.queries import load
@@ -136,8 +136,29 @@ def keys(place: Home) -> None:
     place.make()
     secrets = read_or_make(place)
     signing_keys(place, os.environ.get("PERENNIAL_SIGNING_KEY_PASSWORD") or secrets.signing_key_password)
-    if not place.passwords_file.exists():
-        write_private(place.passwords_file, json.dumps(secrets.logins()))
+    known = {name: str(password) for name, password in read_json(place.passwords_file).items()}
+    logins = secrets.logins() | known
+    machine = load_settings().airflow_password
+    if machine is not None:  # other containers know it by their environment
+        logins["machine"] = machine.get_secret_value()
+    if logins != known:
+        write_private(place.passwords_file, json.dumps(logins))
+
+
+def bucket(name: str) -> None:
+    """The bucket of MLFLOW_S3_ENDPOINT_URL that keeps MLflow's artifacts; one that exists is fine. Needs ``perennial[s3]``."""
+    import boto3  # type: ignore[import-not-found]
+    from botocore.exceptions import ClientError  # type: ignore[import-not-found]
+
+    endpoint = os.environ.get("MLFLOW_S3_ENDPOINT_URL")
+    if not endpoint:
+        raise NotConfigured("MLFLOW_S3_ENDPOINT_URL", "it is where the object store listens")
+    try:
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=name)
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+            raise StackError(f"the object store refuses to make the bucket {name} ({code})") from error
 
 
 def main(words: list[str]) -> int:
@@ -153,10 +174,12 @@ def main(words: list[str]) -> int:
             return mlflow_tables(check=False)
         case ["mlflow-check"]:
             return mlflow_tables(check=True)
+        case ["bucket", name]:
+            bucket(name)
         case ["forget", job_type]:
             forget(job_type)
         case _:
-            raise StackError("say databases, airflow, mlflow, mlflow-check, keys or forget JOB_TYPE")
+            raise StackError("say databases, airflow, mlflow, mlflow-check, keys, bucket NAME or forget JOB_TYPE")
     return 0
 
 

@@ -1,0 +1,86 @@
+"""Airflow's REST API (3.3: ``/api/v2``): one login, one renewal of it, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from perennial.errors import NotConfigured, StoreUnavailable
+from perennial.settings import Settings
+
+_SECONDS = 30.0
+_NOT_ALLOWED = (401, 403)
+
+
+class AirflowLink:
+    """Calls as the user of the settings, or with their token. The token is fetched with the first call and kept in memory."""
+
+    def __init__(self, settings: Settings, *, purpose: str) -> None:
+        """``purpose`` ends the sentences that are said to people, such as "delete DAG runs"."""
+        self._settings, self._purpose = settings, purpose
+        given = settings.airflow_token
+        self._given = given.get_secret_value() if given else None
+        self._token = self._given
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The answer's JSON. StoreUnavailable when Airflow is away or refuses, NotConfigured when a setting is missing."""
+        try:
+            return self._ask(method, path, body)
+        except HTTPError as error:
+            raise self._refusal(method, path, error) from error
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        """GET; None when Airflow has no such thing. Errors as with ``call``."""
+        try:
+            return self._ask("GET", path, None)
+        except HTTPError as error:
+            if error.code == 404:
+                return None
+            raise self._refusal("GET", path, error) from error
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+        if self._token is None:
+            self._token = self._login()
+        try:
+            return self._send(method, path, body, self._token)
+        except HTTPError as error:
+            if error.code not in _NOT_ALLOWED or self._given:
+                raise
+        self._token = self._login()  # expired: one fresh login
+        return self._send(method, path, body, self._token)
+
+    def _refusal(self, method: str, path: str, error: HTTPError) -> StoreUnavailable:
+        what = f"Airflow refused {method} {path.split('?')[0]} ({error.code})"
+        if error.code in _NOT_ALLOWED:
+            return StoreUnavailable(f"{what}; the machine user needs the right to {self._purpose}")
+        return StoreUnavailable(f"{what}; its log has the details")
+
+    def _login(self) -> str:
+        if self._settings.airflow_password is None:
+            raise NotConfigured(
+                "PERENNIAL_AIRFLOW_PASSWORD", f"the machine user needs it to {self._purpose}; set it there"
+            )
+        body = {
+            "username": self._settings.airflow_user, "password": self._settings.airflow_password.get_secret_value()
+        }  # fmt: skip
+        try:
+            return str(self._send("POST", "/auth/token", body, None)["access_token"])
+        except HTTPError as error:
+            raise StoreUnavailable(f"Airflow does not let {self._settings.airflow_user} in ({error.code})") from error
+
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None, token: str | None) -> dict[str, Any]:
+        url = self._settings.airflow_url.rstrip("/") + path
+        if not url.startswith(("http://", "https://")):
+            raise NotConfigured("PERENNIAL_AIRFLOW_URL", "it must begin with http:// or https://")
+        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with urlopen(Request(url, data=data, headers=headers, method=method), timeout=_SECONDS) as answer:
+                return dict(json.loads(answer.read() or b"{}"))
+        except HTTPError:
+            raise
+        except (URLError, OSError) as error:
+            raise StoreUnavailable(f"Airflow is away ({type(error).__name__}); try again") from error
