@@ -58,7 +58,8 @@ def _gap(task: str, field: str, lines: Sequence[Mapping[str, Any]]) -> Gap:
     measured = [line for line in lines if line.get("measured") and line.get("candidate") is not None]
     small = len(lines) - len(measured)
     if len(measured) < 2:
-        told = "no group was told apart" if not lines else f"{len(measured)} of {len(lines)} groups has enough rows"
+        few = "one group alone has" if measured else "no group has"
+        told = f"{few} enough rows" if lines else "no group was told apart"
         return Gap(task=task, field=field, groups=len(measured), small=small, why=told)
     best = max(measured, key=lambda line: line["candidate"])
     worst = min(measured, key=lambda line: line["candidate"])

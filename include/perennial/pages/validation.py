@@ -33,6 +33,7 @@ from perennial.pages.layout import (
     when,
 )
 from perennial.pages.page import Asked, Page, Site
+from perennial.pages.rollout import style
 from perennial.registry.rows import Validation
 
 RECENT = 60  # stored results of an agent that are read for its list; a job has one per task and attempt
@@ -265,6 +266,7 @@ def render(view: ValidationView, asked: Asked) -> Html:
         ),
         _screening(view),
         _fairness(view),
+        style(asked),
     )
 
 
@@ -326,7 +328,9 @@ def _ids(check: CheckLine, rows: int) -> Html | str:
     if not check.row_ids:
         return ""
     rest = check.broken - len(check.row_ids)
-    told = f"{len(check.row_ids)} ids" + (f" of {check.broken}" if rest > 0 else "")
+    told = f"{len(check.row_ids)} id{'' if len(check.row_ids) == 1 else 's'}" + (
+        f" of {check.broken}" if rest > 0 else ""
+    )
     return more(told, lines(code(one) for one in check.row_ids))
 
 
@@ -350,9 +354,9 @@ def _screened_task(one: ScreenedTask) -> Html:
             f"An untrusted source has {one.source_rows} rows at most here, all young ones together {one.young_rows}."
         )
     if one.released:
-        told.append(f"{count(one.released)} rows were let through by a person.")
+        told.append(f"Let through by a person: {count(one.released)}.")
     if one.holdout_left_out:
-        told.append(f"{count(one.holdout_left_out)} holdout rows beyond their source's share were not measured on.")
+        told.append(f"Holdout rows beyond their source's share, not measured on: {count(one.holdout_left_out)}.")
     told += [f"Exempt from the caps: {reason}." for reason in one.exempt]
     senders = [
         (
@@ -386,24 +390,20 @@ def _fairness(view: ValidationView) -> Html:
     columns = [
         Column(title="Field"), Column(title="Task"), Column(title="Gap", number=True, about="points of accuracy"),
         Column(title="Champion's gap", number=True), Column(title="Best group"), Column(title="Worst group"),
-        Column(title="Groups", number=True),
+        Column(title="Groups"),
     ]  # fmt: skip
     rows = [
         (
             gap.field, gap.task,
-            points(gap.gap).lstrip("+") if gap.gap is not None else _unmeasured(gap),
+            points(gap.gap).lstrip("+") if gap.gap is not None else badge("not measured", "quiet"),
             points(gap.champion).lstrip("+") if gap.gap is not None else "–",
             join(said(gap.best), " ", share(gap.best_share)) if gap.gap is not None else "–",
             join(said(gap.worst), " ", share(gap.worst_share)) if gap.gap is not None else "–",
-            f"{gap.groups}" + (f", {gap.small} too small" if gap.small else ""),
+            gap.why or f"{gap.groups} measured" + (f", {gap.small} too small" if gap.small else ""),
         )
         for gap in view.gaps
     ]  # fmt: skip
-    return section("Groups", table("Gaps between groups", columns, rows, sortable=False), note=note)
-
-
-def _unmeasured(gap: Gap) -> Html:
-    return join(badge("not measured", "quiet"), " ", el("span", gap.why, class_="small"))
+    return section("Fairness", table("Gaps between groups", columns, rows, sortable=False), note=note)
 
 
 def _show(site: Site, asked: Asked) -> Html:
@@ -426,4 +426,4 @@ def _uuid(given: str) -> UUID:
         raise InvalidExample("job", "is not the id of a job", "choose one from the list") from error
 
 
-PAGE = Page(path="/validation", title="Validations", show=_show)
+PAGE = Page(path="/validation", title="Validation", show=_show)
