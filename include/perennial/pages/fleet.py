@@ -158,7 +158,7 @@ def _table(rows: Sequence[AgentRow], asked: Asked) -> Html:
         Column(title="Traffic", about="the candidate's share of the keys"),
         Column(
             title="Score",
-            about="mean score of the last candidates on their holdout, in figures the last that passed; a red dot was refused",
+            about="mean scores of the last candidates; the figure is of the last that passed, a red dot was refused",
         ),
         Column(title="Last verdict", about="what the gates said about the newest candidate"),
         Column(title="Buffer", about="rows by task and state; each state is counted up to 1000"),
