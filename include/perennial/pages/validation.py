@@ -1,4 +1,4 @@
-"""The page of validations: what the stored Great Expectations result of a job says, in counts and row ids; screening; fairness."""
+"""The page of validations: what the stored Great Expectations result of a job says, in counts and row ids; screening; evenness."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from perennial.domain.words import State
 from perennial.errors import InvalidExample, RegistryError, StoreError, UnknownAgent
 from perennial.flows.ports import Ports
 from perennial.flows.quarantine import meaning
-from perennial.gates.fairness import Gap, fairness
 from perennial.ingest.results import Job
+from perennial.pages.gate_report import gaps_section
 from perennial.pages.html import Html, el, join
 from perennial.pages.layout import (
     Column,
@@ -25,7 +25,6 @@ from perennial.pages.layout import (
     heading,
     lines,
     more,
-    points,
     said,
     section,
     share,
@@ -107,7 +106,7 @@ class ValidationView:
     version: str | None
     results: tuple[TaskResult, ...] = ()
     screened: tuple[ScreenedTask, ...] = ()
-    gaps: tuple[Gap, ...] = ()
+    gates: Mapping[str, Any] | None = None  # the stored report, for the gaps between groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,7 +174,7 @@ def gather(ports: Ports, agent: str, job_id: UUID) -> ValidationView:
     return ValidationView(
         agent=agent, job_id=job_id, job=job, version=release.version if release else None,
         results=tuple(_result(one) for one in stored), screened=tuple(_screened(screening or {})),
-        gaps=fairness(report.report) if report is not None else (),
+        gates=report.report if report is not None else None,
     )  # fmt: skip
 
 
@@ -379,31 +378,9 @@ def _screened_task(one: ScreenedTask) -> Html:
 
 
 def _fairness(view: ValidationView) -> Html:
-    note = (
-        "The gap between the best and the worst group of each field, from the gate report on the candidate: how much less often it is "
-        "right for somebody than for somebody else. What cannot be told is said to be not measured."
-    )
-    if not view.gaps:
-        return section(
-            "Groups", el("p", "Not measured: no gate report is stored for this job.", class_="empty"), note=note
-        )
-    columns = [
-        Column(title="Field"), Column(title="Task"), Column(title="Gap", number=True, about="points of accuracy"),
-        Column(title="Champion's gap", number=True), Column(title="Best group"), Column(title="Worst group"),
-        Column(title="Groups"),
-    ]  # fmt: skip
-    rows = [
-        (
-            gap.field, gap.task,
-            points(gap.gap).lstrip("+") if gap.gap is not None else badge("not measured", "quiet"),
-            points(gap.champion).lstrip("+") if gap.gap is not None else "–",
-            join(said(gap.best), " ", share(gap.best_share)) if gap.gap is not None else "–",
-            join(said(gap.worst), " ", share(gap.worst_share)) if gap.gap is not None else "–",
-            gap.why or f"{gap.groups} measured" + (f", {gap.small} too small" if gap.small else ""),
-        )
-        for gap in view.gaps
-    ]  # fmt: skip
-    return section("Fairness", table("Gaps between groups", columns, rows, sortable=False), note=note)
+    if view.gates is None:
+        return section("Evenness", el("p", "Not measured: no gate report is stored for this job.", class_="empty"))
+    return gaps_section(view.gates)
 
 
 def _show(site: Site, asked: Asked) -> Html:
