@@ -3,13 +3,15 @@
     PYTHONPATH=include:. .venv/bin/python benchmarks/bench_pages.py [--agents 20] [--versions 1000] [--examples 1000000] [--rounds 30]
 
 The clock runs from the request to the last byte of the answer, in one process with the app, one request at a time: no network, no
-browser. Each round asks about other agents and versions. The database was vacuumed once, as autovacuum would; its server is fresh.
+browser. Where other work shares the processor, the CPU columns (median and mean, ms) say what a page costs. Each round asks about other
+agents and versions. The database was vacuumed once, as autovacuum would; its server is fresh.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import statistics
 import tempfile
@@ -177,6 +179,19 @@ def _plan() -> dict[str, Any]:
     return dict(json.loads(json.dumps(Plan(steps=(0.05, 0.25, 1.0)).as_record())))
 
 
+def server_seconds(server: postgres_fixture.Server) -> float:
+    """CPU seconds that the server's processes took until now, those that ended included."""
+    ticks = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        if postgres_fixture._works_in(process, server.data):
+            try:
+                values = (process / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it ended meanwhile; its parent counts it
+            ticks += sum(int(value) for value in values[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def paths(made: list[tuple[str, str, UUID]], draw: random.Random) -> dict[str, str]:
     """One address per page, about a version drawn by chance."""
     agent, version, job = draw.choice(made)
@@ -218,12 +233,14 @@ def main() -> None:
         draw = random.Random(3)
         taken: dict[str, list[float]] = {}
         work: dict[str, list[float]] = {}
+        store: dict[str, list[float]] = {}
         sizes: dict[str, int] = {}
         with TestClient(
             pages_app(lambda: site, identify=identify), headers={"authorization": "Bearer token"}
         ) as client:
             for number in range(asked.rounds + 1):
                 for page, path in paths(released, draw).items():
+                    served = server_seconds(made.server)
                     begun, busy = time.perf_counter(), time.process_time()
                     answer = client.get(path)
                     seconds, worked = time.perf_counter() - begun, time.process_time() - busy
@@ -232,6 +249,7 @@ def main() -> None:
                     if number:  # the first of all opens connections
                         taken.setdefault(page, []).append(seconds * 1000)
                         work.setdefault(page, []).append(worked * 1000)
+                        store.setdefault(page, []).append((server_seconds(made.server) - served) * 1000)
                     else:
                         taken.setdefault(f"{page}, first", []).append(seconds * 1000)
         title = (
@@ -239,10 +257,11 @@ def main() -> None:
         )
         rows = [
             (page, f"{statistics.median(times):.0f}", f"{sorted(times)[int(0.95 * (len(times) - 1))]:.0f}", f"{max(times):.0f}",
-             f"{statistics.median(work[page]):.0f}" if page in work else "", f"{sizes.get(page.removesuffix(', first'), 0) / 1024:.0f}")
+             f"{statistics.median(work[page]):.0f}" if page in work else "",
+             f"{statistics.mean(store[page]):.0f}" if page in store else "", f"{sizes.get(page.removesuffix(', first'), 0) / 1024:.0f}")
             for page, times in taken.items()
         ]  # fmt: skip
-        table(title, ("page", "median", "p95", "most", "of it CPU of the app", "KiB"), rows)
+        table(title, ("page", "median", "p95", "most", "CPU of the app", "CPU of PostgreSQL", "KiB"), rows)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def _table(rows: Sequence[AgentRow], asked: Asked) -> Html:
             about="mean scores of the last candidates; the figure is of the last that passed, a red dot was refused",
         ),
         Column(title="Last verdict", about="what the gates said about the newest candidate"),
-        Column(title="Buffer", about="rows by task and state; each state is counted up to 1000"),
+        Column(title="Buffer", about="rows by task and state; each state is counted up to 500"),
         Column(title="Due"),
         Column(title="Next trigger"),
         Column(title="Trainings"),
