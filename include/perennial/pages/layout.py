@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from perennial.pages.html import Child, Html, document, el, join
+from perennial.pages.html import Child, Html, document, el
 from perennial.pages.page import LONGEST_REASON, Asked, Page
 
 _MARKS = {"good": "✓", "bad": "✕", "warn": "!", "busy": "●", "quiet": "○", "info": "i"}  # a badge is never colour alone
@@ -264,8 +264,3 @@ def more(summary: Child, *children: Child, open: bool = False) -> Html:
 def lines(items: Iterable[Child]) -> Html:
     """A plain list."""
     return el("ul", [el("li", item) for item in items])
-
-
-def sentence(*parts: Child) -> Html:
-    """A paragraph."""
-    return el("p", join(parts))

@@ -62,7 +62,6 @@ class VersionView:
     agent: str
     subject: str | None
     agents: tuple[str, ...]
-    known: bool = True
     explanation: Explanation | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
     judged_at: datetime | None = None
