@@ -155,9 +155,10 @@ def said(words: str | None) -> Html:
 
 
 def code(words: str | None, *, short: int = 0) -> Html:
-    """An id or digest; ``short`` shows so many characters, and the whole one when pointed at."""
+    """An id or digest; ``short`` shows so many characters (below zero: the last ones), and the whole one when pointed at."""
     whole = words or "–"
-    return el("code", whole[:short] if short else whole, title=whole if short and len(whole) > short else None)
+    part = whole[:short] if short > 0 else whole[short:]
+    return el("code", part, title=whole if part != whole else None)
 
 
 def when(time: datetime | None, now: datetime, *, exact: bool = False) -> Html:
