@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -257,7 +257,3 @@ class Seen(HTMLParser):
     def all(self, tag: str) -> list[dict[str, str | None]]:
         """The attributes of every element of a kind."""
         return [attributes for name, attributes in self.elements if name == tag]
-
-
-def fresh_id() -> UUID:
-    return uuid4()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from perennial.bridge.hooks import task_ports
-from perennial.bridge.notes import note_run
+from perennial.bridge.notes import note_run, paused_dags
 from perennial.domain.words import Mode, Reason
+from perennial.errors import NotConfigured
+from perennial.flows.training_switch import train_dag_id
+from perennial.settings import load_settings
+
+logger = logging.getLogger(__name__)
 
 SUNDAY = 6
 
@@ -22,9 +28,8 @@ def plan(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     ports = task_ports()
     waiting = ports.buffer.waiting()
     run = context["dag_run"]
-    names = choose(
-        [agent.name for agent in ports.fleet().agents], waiting, full=is_full(context["params"], run.run_after)
-    )
+    agents = [agent.name for agent in ports.fleet().agents]
+    names = awake(choose(agents, waiting, full=is_full(context["params"], run.run_after)))
     return [
         {
             "trigger_dag_id": f"train_{name}",
@@ -33,6 +38,20 @@ def plan(context: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for name in names
     ]
+
+
+def awake(names: Sequence[str]) -> list[str]:
+    """Those whose DAG is not paused: a run of a paused one stays queued, and the night would wait for it until it times out.
+
+    Where Airflow cannot be asked, all of them.
+    """
+    dag_ids = {name: train_dag_id(name) for name in names}
+    try:
+        paused = paused_dags(load_settings(), dag_ids.values())
+    except (OSError, ValueError, KeyError, NotConfigured) as error:
+        logger.warning("Airflow does not say which DAGs are paused: %s: %s", type(error).__name__, error)
+        return list(names)
+    return [name for name in names if dag_ids[name] not in paused]
 
 
 def is_full(params: Mapping[str, Any], when: datetime) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
@@ -43,16 +43,35 @@ def told(counts: Mapping[str, Mapping[str, Any]]) -> str:
     return "; ".join(lines)
 
 
+def paused_dags(settings: Settings, dag_ids: Collection[str]) -> frozenset[str]:
+    """Which of these DAGs are paused, as Airflow's REST API tells the machine user. OSError when it is away, NotConfigured without one."""
+    found = set()
+    for dag_id in dag_ids:
+        try:
+            facts = _as_machine(settings, "GET", f"/api/v2/dags/{quote(dag_id, safe='')}", None)
+        except HTTPError as error:
+            if error.code != 404:  # not parsed yet: not paused either
+                raise
+            continue
+        if facts.get("is_paused"):
+            found.add(dag_id)
+    return frozenset(found)
+
+
 def write_note(settings: Settings, dag_id: str, run_id: str, text: str) -> None:
     """PATCH the note of one run as the machine user. Raises OSError when Airflow is away or refuses, NotConfigured without a password."""
     path = f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns/{quote(run_id, safe='')}"
+    _as_machine(settings, "PATCH", path, {"note": text[:_LONGEST]})
+
+
+def _as_machine(settings: Settings, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
     try:
-        _send(settings, "PATCH", path, {"note": text[:_LONGEST]}, token=_token(settings))
+        return _send(settings, method, path, body, token=_token(settings))
     except HTTPError as error:
         if error.code not in {401, 403}:
             raise
         _tokens.pop(settings.airflow_url, None)  # expired or revoked: one fresh login
-        _send(settings, "PATCH", path, {"note": text[:_LONGEST]}, token=_token(settings))
+        return _send(settings, method, path, body, token=_token(settings))
 
 
 def _token(settings: Settings) -> str:
@@ -66,11 +85,13 @@ def _token(settings: Settings) -> str:
     return known
 
 
-def _send(settings: Settings, method: str, path: str, body: dict[str, Any], token: str | None = None) -> dict[str, Any]:
+def _send(
+    settings: Settings, method: str, path: str, body: dict[str, Any] | None, token: str | None = None
+) -> dict[str, Any]:
     url = settings.airflow_url.rstrip("/") + path
     if not url.startswith(("http://", "https://")):
         raise ValueError("PERENNIAL_AIRFLOW_URL must begin with http:// or https://")
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
-    request = Request(url, data=json.dumps(body).encode(), headers=headers, method=method)
+    request = Request(url, data=None if body is None else json.dumps(body).encode(), headers=headers, method=method)
     with urlopen(request, timeout=_SECONDS) as answer:
         return dict(json.loads(answer.read() or b"{}"))

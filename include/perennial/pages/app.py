@@ -51,6 +51,7 @@ _FORM = "application/x-www-form-urlencoded"
 _STATIC = {
     "pages.css": "text/css; charset=utf-8", "pages.js": "text/javascript; charset=utf-8", "leaf.svg": "image/svg+xml",
     "leaf-dark.svg": "image/svg+xml", "live.js": "text/javascript; charset=utf-8",
+    "waiting.css": "text/css; charset=utf-8",
 }  # fmt: skip
 _HERE = Path(__file__).resolve().parent / "static"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from perennial.fleet.agent import Agent
@@ -68,6 +68,7 @@ class FleetView:
 def gather(ports: Ports, overview: Overview, dags: Dags) -> FleetView:
     """Every agent of the fleet; a handful of statements whatever its size."""
     fleet = ports.fleet()
+    ports = replace(ports, fleet=lambda: fleet)  # one page reads the fleet's files once
     names = [agent.name for agent in fleet.agents]
     standings = overview.standings(names)
     known = dags.facts([*map(train_dag_id, names), NIGHTLY])
@@ -161,7 +162,7 @@ def _table(rows: Sequence[AgentRow], asked: Asked) -> Html:
             about="mean scores of the last candidates; the figure is of the last that passed, a red dot was refused",
         ),
         Column(title="Last verdict", about="what the gates said about the newest candidate"),
-        Column(title="Buffer", about="rows by task and state; each state is counted up to 1000"),
+        Column(title="Buffer", about="rows by task and state; each state is counted up to 500"),
         Column(title="Due"),
         Column(title="Next trigger"),
         Column(title="Trainings"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from perennial.pages.html import Child, Html, document, el, join
+from perennial.pages.html import Child, Html, document, el
 from perennial.pages.page import LONGEST_REASON, Asked, Page
 
 _MARKS = {"good": "✓", "bad": "✕", "warn": "!", "busy": "●", "quiet": "○", "info": "i"}  # a badge is never colour alone
@@ -155,9 +155,10 @@ def said(words: str | None) -> Html:
 
 
 def code(words: str | None, *, short: int = 0) -> Html:
-    """An id or digest; ``short`` shows so many characters, and the whole one when pointed at."""
+    """An id or digest; ``short`` shows so many characters (below zero: the last ones), and the whole one when pointed at."""
     whole = words or "–"
-    return el("code", whole[:short] if short else whole, title=whole if short and len(whole) > short else None)
+    part = whole[:short] if short > 0 else whole[short:]
+    return el("code", part, title=whole if part != whole else None)
 
 
 def when(time: datetime | None, now: datetime, *, exact: bool = False) -> Html:
@@ -264,8 +265,3 @@ def more(summary: Child, *children: Child, open: bool = False) -> Html:
 def lines(items: Iterable[Child]) -> Html:
     """A plain list."""
     return el("ul", [el("li", item) for item in items])
-
-
-def sentence(*parts: Child) -> Html:
-    """A paragraph."""
-    return el("p", join(parts))

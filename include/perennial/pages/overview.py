@@ -15,7 +15,7 @@ from perennial.registry.rows import Alias
 from perennial.storage.database import Database
 from perennial.storage.queries import load
 
-MOST = 1000  # rows of one state that are counted; beyond it a page says "1000+"
+MOST = 500  # rows of one state that are counted; beyond it a page says "500+"
 TREND = 16  # scores of one agent
 _SHOWN = frozenset(
     {"holdout", *(one.value for one in (State.RAW, State.READY, State.CLAIMED, State.TRAINED, State.UNLABELLED, State.QUARANTINED,

@@ -18,6 +18,7 @@ from perennial.pages.html import Child, Html, el, join
 from perennial.pages.layout import Cell, Column, badge, code, count, heading, more, said, section, table, when, why
 from perennial.pages.page import Action, Asked, Page, Site
 from perennial.pages.roles import Role
+from perennial.pages.rollout import style
 
 ROWS = 40  # of one page; a form has at most 50 fields
 DECISIONS = 10  # of people, the newest
@@ -117,7 +118,8 @@ def _count(rows: int) -> str:
 
 def render(view: QuarantineView, asked: Asked, *, missing: bool = False) -> Html:
     """One agent; ``missing``: the group that was asked for is empty by now."""
-    return join(
+    return el(
+        "div",
         heading(
             join("Quarantine of ", view.agent),
             "What stands aside and why. Texts are the redacted ones; of quarantined rows none is shown.",
@@ -127,6 +129,8 @@ def render(view: QuarantineView, asked: Asked, *, missing: bool = False) -> Html
         el("p", badge("No row stands aside for this reason any more", "info")) if missing else None,
         _chosen(view, asked) if view.chosen is not None else None if missing else _newest(view, asked),
         section("Last decisions", _decisions(view, asked)),
+        style(asked),
+        class_="waiting",
     )
 
 
@@ -139,13 +143,13 @@ def _piles(view: QuarantineView, asked: Asked) -> Html:
     columns = [
         Column(title="Reason"), Column(title="State"), Column(title="Task"), Column(title="Rows", number=True),
         Column(title="What it means"),
-        Column(title="Can be"),
+        Column(title="Possible"),
     ]  # fmt: skip
     rows = []
     for one in view.piles:
         here = view.chosen is not None and one.key == view.chosen.key
         label = el("code", one.key.code or "no label")
-        able = [word for word, no in (("released", one.release_refused), ("dropped", one.drop_refused)) if no is None]
+        able = [word for word, no in (("release", one.release_refused), ("drop", one.drop_refused)) if no is None]
         rows.append(
             (
                 el("a", label, href=_address(view, asked, one.key), aria_current="true" if here else None),
@@ -176,7 +180,7 @@ def _chosen(view: QuarantineView, asked: Asked) -> Html:
     carried = {"agent": view.agent, "state": pile.key.state.value, "task": pile.key.task, "code": pile.key.code}
     refused = el("p", badge("cannot be released", "quiet"), " ", pile.release_refused) if pile.release_refused else None
     whole = more(
-        f"Decide on all {_count(MOST_COUNTED + 1 if pile.more else pile.rows)} rows of this reason",
+        f"Decide on the whole reason ({_count(MOST_COUNTED + 1 if pile.more else pile.rows)} {'row' if pile.rows == 1 else 'rows'})",
         _form(asked, pile, {**carried, "whole": "1", "until": str(view.until)}, field="whole-reason", words="all"),
         el("p", f"Rows that came in after this page was made stay. One click moves {count(flow.AT_ONCE)} rows at most.", class_="small"),
     )  # fmt: skip
@@ -201,17 +205,18 @@ def _rows(view: QuarantineView, asked: Asked, *, choose: bool) -> Html:
     columns = [
         Column(title="Example"), Column(title="Redacted text"), Column(title="Label"), *([] if view.chosen else [Column(title="Reason")]),
         Column(title="Made"), Column(title="Priority", number=True), Column(title="Came as"),
-        Column(title="Sender", about="an alias: a sender's name may be a person's"), Column(title="Refused", number=True),
+        Column(title="Sender", about="an alias: a sender's name may be a person's"),
+        Column(title="Refused", number=True, about="trainings that were refused with it"),
     ]  # fmt: skip
     rows = []
     for row in view.rows:
-        name = code(str(row.example_id), short=8)
+        name = _id(row.example_id)
         first = name
         if choose:
             box = el(
                 "input", type="checkbox", id=f"row-{row.number}", name=f"row-{row.number}", value=str(row.example_id)
             )
-            first = join(box, " ", el("label", name, for_=f"row-{row.number}"))
+            first = el("span", box, el("label", name, for_=f"row-{row.number}"), class_="pick")
         cells: list[Child | Cell] = [first, _text(row), _label(row)]
         if view.chosen is None:
             cells.append(el("a", el("code", row.key.code or "no label"), href=_address(view, asked, row.key)))
@@ -219,6 +224,11 @@ def _rows(view: QuarantineView, asked: Asked, *, choose: bool) -> Html:
         cells += [when(row.created_at, asked.now), row.priority, came, code(row.sender), row.refusals]
         rows.append(cells)
     return table("Rows, newest first", columns, rows, empty="No row is left on this page.", sortable=False)
+
+
+def _id(example: UUID) -> Html:
+    """The end of an id: ids that came in together begin alike."""
+    return el("code", f"…{str(example)[-8:]}", title=str(example))
 
 
 def _text(row: SetAside) -> Html:
@@ -248,7 +258,7 @@ def _paging(view: QuarantineView, asked: Asked) -> Html | None:
         links.append(el("a", "Newest", href=_address(view, asked, key)))
     if view.older is not None:
         links.append(el("a", "Older", href=_address(view, asked, key, before=view.older), rel="next"))
-    return el("nav", [join(one, " ") for one in links], aria_label="More rows", class_="paging") if links else None
+    return el("nav", links, aria_label="More rows", class_="paging") if links else None
 
 
 def _decisions(view: QuarantineView, asked: Asked) -> Html:

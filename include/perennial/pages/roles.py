@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 
-from perennial.errors import NotConfigured
-
 
 class Role(IntEnum):
     """Each role may do what the ones before it may.
@@ -39,11 +37,3 @@ def role_of(user_id: str, standing: Role, grants: Mapping[str, str]) -> Role:
     if word is None:
         return standing
     return Role.__members__.get(word.upper(), Role.NOBODY)
-
-
-def check_grants(grants: Mapping[str, str]) -> None:
-    """NotConfigured when a grant names no role, so that a typing error is seen when the pages start."""
-    for user_id, word in grants.items():
-        if word.upper() not in Role.__members__:
-            words = ", ".join(role.word for role in Role)
-            raise NotConfigured("PERENNIAL_PAGES_GRANTS", f"give {user_id!r} one of {words}")

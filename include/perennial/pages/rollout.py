@@ -276,7 +276,13 @@ def render(view: RolloutView, asked: Asked) -> Html:
         section("Plan", more("What was frozen when it began", facts(_plan(row)))),
         section(f"Rollouts of {view.agent}", _recent(view, asked)),
         _refresh(view, asked),
+        style(asked),
     )
+
+
+def style(asked: Asked) -> Html:
+    """The sheet that the pages of rollouts, validations and the quarantine share beside that of all pages."""
+    return el("link", rel="stylesheet", href=asked.to("/static/waiting.css"))
 
 
 def _all(asked: Asked) -> Html:
@@ -318,7 +324,9 @@ def _now(view: RolloutView, row: RolloutRow, asked: Asked) -> Html:
     if view.reporters is not None:
         limit = f"; {row.plan.reports_revert} revert it" if row.plan.reports_revert else ""
         pairs.append(("Reported by", f"{view.reporters} people within {span(row.plan.reports_window_seconds)}{limit}"))
-    pairs += [("Began", when(row.started_at, asked.now)), ("Serves everything since", when(row.full_at, asked.now))]
+    pairs.append(("Began", when(row.started_at, asked.now)))
+    if row.full_at is not None:
+        pairs.append(("Serves everything", when(row.full_at, asked.now)))
     if row.ended_at is not None:
         pairs.append(("Ended", when(row.ended_at, asked.now)))
     return section("Where it stands", facts(pairs))
@@ -327,23 +335,37 @@ def _now(view: RolloutView, row: RolloutRow, asked: Asked) -> Html:
 def _steps(row: RolloutRow) -> Html:
     """The plan's shares with marks for passed, present and coming ones."""
     shares = (*canary_shares(row.plan, first=row.previous is None), 1.0)
-    served = row.full_at is not None
     items = []
     for number, weight in enumerate(shares):
-        last = number == len(shares) - 1
-        passed = served or (row.state is RolloutState.CANARY and number < row.step)
-        here = (row.state is RolloutState.CANARY and number == row.step) or (last and row.state is RolloutState.BAKING)
-        words = f"{share(weight, 0)} {'now' if here else 'passed' if passed else 'to come' if row.state in OPEN else 'not reached'}"
-        tone = "busy" if here else "good" if passed else "quiet"
-        items.append(el("li", badge(words, tone), aria_current="step" if here else None))
+        words, tone = _step(row, number, last=number == len(shares) - 1)
+        here = el(
+            "li", badge(f"{share(weight, 0)} {words}".strip(), tone), aria_current="step" if tone == "busy" else None
+        )
+        items.append(here)
     return el("ol", items, class_="steps")
+
+
+def _step(row: RolloutRow, number: int, *, last: bool) -> tuple[str, str]:
+    """What became of one step, and its tone. Of a rollout that ended early the row does not say whether its first step had begun."""
+    if row.full_at is not None:
+        return ("now", "busy") if last and row.state is RolloutState.BAKING else ("passed", "good")
+    if row.state in OPEN:
+        if row.state is RolloutState.CANARY and number <= row.step:
+            return ("now", "busy") if number == row.step else ("passed", "good")
+        return "to come", "quiet"
+    if number < row.step:
+        return "passed", "good"
+    if number == row.step and not last:
+        return ("ended here", "bad") if row.step else ("", "quiet")
+    return "not reached", "quiet"
 
 
 def _quality(view: RolloutView) -> Html:
     title = "Difference of quality"
     found = view.difference
     if found is None:
-        return section(title, el("p", "Both arms need outcomes before they can be compared.", class_="empty"))
+        told = "Both arms need outcomes before they can be compared." if view.live else "No comparison of it was kept."
+        return section(title, el("p", told, class_="empty"))
     ends = f"{points(found.low)} to {points(found.high)}" if None not in (found.low, found.high) else "not bounded yet"
     return section(
         title,
@@ -354,11 +376,11 @@ def _quality(view: RolloutView) -> Html:
     )
 
 
-def interval(found: Difference, *, width: int = 480, height: int = 76) -> Html:
+def interval(found: Difference, *, width: int = 520, height: int = 84) -> Html:
     """The interval as a drawing, in percentage points around 0; its description says the same in words."""
     ends = [abs(value) for value in (found.value, found.low, found.high, found.allowed) if value is not None]
     reach = min(max(max(ends) * 1.15, 0.02), 1.0)
-    middle, pad = 40, 16
+    middle, pad = 44, 18
 
     def at(value: float) -> float:
         inside = max(min(value, reach), -reach)
@@ -394,7 +416,7 @@ def interval(found: Difference, *, width: int = 480, height: int = 76) -> Html:
     shapes.append(el("circle", el("title", told), cx=at(found.value), cy=middle, r=4, class_="dot"))
     return el(
         "svg", el("title", "Candidate minus champion"), el("desc", told), shapes, viewBox=f"0 0 {width} {height}", width=width,
-        height=height, role="img", aria_label=f"Candidate minus champion: {told}", class_="chart", focusable="false",
+        height=height, role="img", aria_label=f"Candidate minus champion: {told}", class_="chart span", focusable="false",
     )  # fmt: skip
 
 
@@ -414,7 +436,12 @@ def _arm_table(view: RolloutView) -> Html:
         )
         for arm in view.arms
     ]  # fmt: skip
-    return table("What each arm did", columns, rows, empty="No arm was measured yet.", sortable=False)
+    empty = (
+        "No arm was measured yet."
+        if view.live
+        else "No numbers of it were kept: only a look that changes something keeps them."
+    )
+    return table("What each arm did", columns, rows, empty=empty, sortable=False)
 
 
 def _arm_note(view: RolloutView, row: RolloutRow) -> str | None:
@@ -565,7 +592,7 @@ def _promote(site: Site, asked: Asked) -> str:
 
 PAGE = Page(
     path="/rollout",
-    title="Rollouts",
+    title="Rollout",
     show=_show,
     actions=(
         Action(path="/rollout/abort", role=Role.OPERATOR, run=_abort),

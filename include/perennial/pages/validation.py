@@ -1,4 +1,4 @@
-"""The page of validations: what the stored Great Expectations result of a job says, in counts and row ids; screening; fairness."""
+"""The page of validations: what the stored Great Expectations result of a job says, in counts and row ids; screening; evenness."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from perennial.domain.words import State
 from perennial.errors import InvalidExample, RegistryError, StoreError, UnknownAgent
 from perennial.flows.ports import Ports
 from perennial.flows.quarantine import meaning
-from perennial.gates.fairness import Gap, fairness
 from perennial.ingest.results import Job
+from perennial.pages.gate_report import gaps_section
 from perennial.pages.html import Html, el, join
 from perennial.pages.layout import (
     Column,
@@ -25,7 +25,6 @@ from perennial.pages.layout import (
     heading,
     lines,
     more,
-    points,
     said,
     section,
     share,
@@ -33,6 +32,7 @@ from perennial.pages.layout import (
     when,
 )
 from perennial.pages.page import Asked, Page, Site
+from perennial.pages.rollout import style
 from perennial.registry.rows import Validation
 
 RECENT = 60  # stored results of an agent that are read for its list; a job has one per task and attempt
@@ -106,7 +106,7 @@ class ValidationView:
     version: str | None
     results: tuple[TaskResult, ...] = ()
     screened: tuple[ScreenedTask, ...] = ()
-    gaps: tuple[Gap, ...] = ()
+    gates: Mapping[str, Any] | None = None  # the stored report, for the gaps between groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,7 +174,7 @@ def gather(ports: Ports, agent: str, job_id: UUID) -> ValidationView:
     return ValidationView(
         agent=agent, job_id=job_id, job=job, version=release.version if release else None,
         results=tuple(_result(one) for one in stored), screened=tuple(_screened(screening or {})),
-        gaps=fairness(report.report) if report is not None else (),
+        gates=report.report if report is not None else None,
     )  # fmt: skip
 
 
@@ -265,6 +265,7 @@ def render(view: ValidationView, asked: Asked) -> Html:
         ),
         _screening(view),
         _fairness(view),
+        style(asked),
     )
 
 
@@ -326,7 +327,9 @@ def _ids(check: CheckLine, rows: int) -> Html | str:
     if not check.row_ids:
         return ""
     rest = check.broken - len(check.row_ids)
-    told = f"{len(check.row_ids)} ids" + (f" of {check.broken}" if rest > 0 else "")
+    told = f"{len(check.row_ids)} id{'' if len(check.row_ids) == 1 else 's'}" + (
+        f" of {check.broken}" if rest > 0 else ""
+    )
     return more(told, lines(code(one) for one in check.row_ids))
 
 
@@ -350,9 +353,9 @@ def _screened_task(one: ScreenedTask) -> Html:
             f"An untrusted source has {one.source_rows} rows at most here, all young ones together {one.young_rows}."
         )
     if one.released:
-        told.append(f"{count(one.released)} rows were let through by a person.")
+        told.append(f"Let through by a person: {count(one.released)}.")
     if one.holdout_left_out:
-        told.append(f"{count(one.holdout_left_out)} holdout rows beyond their source's share were not measured on.")
+        told.append(f"Holdout rows beyond their source's share, not measured on: {count(one.holdout_left_out)}.")
     told += [f"Exempt from the caps: {reason}." for reason in one.exempt]
     senders = [
         (
@@ -375,35 +378,9 @@ def _screened_task(one: ScreenedTask) -> Html:
 
 
 def _fairness(view: ValidationView) -> Html:
-    note = (
-        "The gap between the best and the worst group of each field, from the gate report on the candidate: how much less often it is "
-        "right for somebody than for somebody else. What cannot be told is said to be not measured."
-    )
-    if not view.gaps:
-        return section(
-            "Groups", el("p", "Not measured: no gate report is stored for this job.", class_="empty"), note=note
-        )
-    columns = [
-        Column(title="Field"), Column(title="Task"), Column(title="Gap", number=True, about="points of accuracy"),
-        Column(title="Champion's gap", number=True), Column(title="Best group"), Column(title="Worst group"),
-        Column(title="Groups", number=True),
-    ]  # fmt: skip
-    rows = [
-        (
-            gap.field, gap.task,
-            points(gap.gap).lstrip("+") if gap.gap is not None else _unmeasured(gap),
-            points(gap.champion).lstrip("+") if gap.gap is not None else "–",
-            join(said(gap.best), " ", share(gap.best_share)) if gap.gap is not None else "–",
-            join(said(gap.worst), " ", share(gap.worst_share)) if gap.gap is not None else "–",
-            f"{gap.groups}" + (f", {gap.small} too small" if gap.small else ""),
-        )
-        for gap in view.gaps
-    ]  # fmt: skip
-    return section("Groups", table("Gaps between groups", columns, rows, sortable=False), note=note)
-
-
-def _unmeasured(gap: Gap) -> Html:
-    return join(badge("not measured", "quiet"), " ", el("span", gap.why, class_="small"))
+    if view.gates is None:
+        return section("Evenness", el("p", "Not measured: no gate report is stored for this job.", class_="empty"))
+    return gaps_section(view.gates)
 
 
 def _show(site: Site, asked: Asked) -> Html:
@@ -426,4 +403,4 @@ def _uuid(given: str) -> UUID:
         raise InvalidExample("job", "is not the id of a job", "choose one from the list") from error
 
 
-PAGE = Page(path="/validation", title="Validations", show=_show)
+PAGE = Page(path="/validation", title="Validation", show=_show)

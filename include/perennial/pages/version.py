@@ -62,7 +62,6 @@ class VersionView:
     agent: str
     subject: str | None
     agents: tuple[str, ...]
-    known: bool = True
     explanation: Explanation | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
     judged_at: datetime | None = None
@@ -399,7 +398,7 @@ def _texts_table(caption: str, shown: Sequence[Shown], *, empty: str) -> Html:
         Column(title="Redacted text"),
     )
     rows = [
-        (code(str(one.example_id), short=8), said(one.task), badge(one.what, tones.get(one.what, "quiet")), said(one.label),
+        (code(str(one.example_id), short=-8), said(one.task), badge(one.what, tones.get(one.what, "quiet")), said(one.label),
          said(one.text) if one.text is not None else el("span", "its text is gone", class_="none"))
         for one in shown
     ]  # fmt: skip
@@ -451,7 +450,7 @@ def _looks(one: Rolled, asked: Asked) -> Html:
     shown = [
         el("li", when(look.at, asked.now), f" {look.state} {look.step + 1}: {look.action}. ", said(look.reason)) for look in one.looks
     ]  # fmt: skip
-    return more(f"{len(shown)} looks", el("ul", shown))
+    return more(f"{len(shown)} look{'' if len(shown) == 1 else 's'}", el("ul", shown))
 
 
 def _periods(periods: Sequence[Period], asked: Asked) -> Html | None:

@@ -299,6 +299,9 @@ def test_validations_are_kept_per_task(ledger: Ledger) -> None:
     assert [(row.task, row.success, row.report) for row in ledger.validations(job)] == [
         ("news", False, {"rows": 3}), ("tone", True, {"rows": 5}),
     ]  # fmt: skip
+    assert [row.task for row in ledger.recent_validations("scout")] == ["tone", "news"]
+    assert [row.task for row in ledger.recent_validations("scout", 1)] == ["tone"]
+    assert ledger.recent_validations("desk") == ()
 
 
 def _rows(task: str, **roles: list[UUID]) -> dict[str, dict[Role, tuple[RowMark, ...]]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from perennial.bridge import notes
+from perennial.bridge import nightly, notes
 from perennial.settings import Settings
 
 
@@ -31,8 +31,15 @@ class Api(BaseHTTPRequestHandler):
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         self._answer(401 if token in Api.refused else 200, {})
 
+    def do_GET(self) -> None:
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        known = not self.path.endswith("/train_new")
+        self._answer(
+            401 if token in Api.refused else 200 if known else 404, {"is_paused": self.path.endswith("/train_desk")}
+        )
+
     def _answer(self, status: int, body: Any) -> None:
-        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        sent = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
         Api.seen.append((self.command, self.path, sent, self.headers.get("Authorization")))
         self.send_response(status)
         self.end_headers()
@@ -87,3 +94,22 @@ def test_a_note_that_cannot_be_written_fails_nothing(
         notes.note_run({"dag_run": run}, "text")
     assert "the note of train_scout r was not written" in caplog.text
     assert "pw" not in caplog.text
+
+
+def test_the_night_leaves_paused_agents_out(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nightly, "load_settings", lambda: settings)
+    assert nightly.awake(["scout", "desk", "new"]) == ["scout", "new"]
+    Api.refused = {"t0"}  # the token expired meanwhile: one fresh login
+    assert nightly.awake(["desk", "scout"]) == ["scout"]
+
+
+@pytest.mark.parametrize("password", [None, "pw"], ids=["no password", "away"])
+def test_where_airflow_cannot_be_asked_the_night_trains_all(
+    password: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes._tokens.clear()
+    away = Settings(airflow_url="http://127.0.0.1:1", airflow_password=password)  # type: ignore[arg-type]
+    monkeypatch.setattr(nightly, "load_settings", lambda: away)
+    with caplog.at_level(logging.WARNING):
+        assert nightly.awake(["scout", "desk"]) == ["scout", "desk"]
+    assert "does not say which DAGs are paused" in caplog.text
