@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from perennial.api.app import create_app
 from perennial.api.data_plane import services_of
-from perennial.demo.stream import NewsStream
+from perennial.demo.stream import LATE_TOPIC, TOPICS, NewsStream
 from perennial.domain.example import Example
 from perennial.domain.words import Mode
 from perennial.registry.mlflow_store import MlflowStore
@@ -21,6 +21,7 @@ from tests.integration.registry.conftest import MlflowServer
 from tests.postgres_fixture import Database
 
 TASK = "news_classification"
+KNOWN = tuple(topic for topic in TOPICS if topic != LATE_TOPIC)
 
 
 @pytest.mark.req("K69", "K59")
@@ -31,7 +32,7 @@ def test_mlflow_and_the_gateway_answer_the_same(
 
     world = make_world(database, tmp_path / "deployment")
     world.ports = replace(world.ports, models=MlflowStore(mlflow_server.url))
-    rows = list(NewsStream(5).articles(200))
+    rows = list(NewsStream(5).articles(200, period=0.0, topics=KNOWN))
     world.ports.buffer.add_many(
         [
             Example(agent="scout", task=TASK, input_text=row.text, expected_output=row.true_topic, uncertainty=0.5)
@@ -40,7 +41,7 @@ def test_mlflow_and_the_gateway_answer_the_same(
     )
     world.train_once(mode=Mode.ONLINE)
     world.promote()
-    texts = [row.text for row in NewsStream(6).articles(24)] + ["?!", "猫は眠る"]
+    texts = [row.text for row in NewsStream(6).articles(24, period=0.0, topics=KNOWN)] + ["?!", "猫は眠る"]
     settings = world.ports.settings.model_copy(update={"database_url": SecretStr(database.app)})
     with TestClient(create_app(services_of(settings, world.ports)), base_url="http://127.0.0.1") as client:
         deadline = time.monotonic() + 60
