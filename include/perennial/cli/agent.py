@@ -14,10 +14,20 @@ from perennial.cli.common import Actor, Agent, Json, Reason
 from perennial.cli.common import ports as _ports
 
 if TYPE_CHECKING:
-    from perennial.fleet.draft import Draft
+    from rich.console import Console
+
+    from perennial.fleet.draft import Draft, DraftTask
     from perennial.fleet.loader import FleetFileError
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*([smhd])$")
+_GENERIC = (
+    "label",
+    "expected_output",
+    "actual_output",
+    "class_name",
+    "target",
+    "category",
+)  # say nothing about the question
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -100,21 +110,7 @@ def _print_draft(draft: Draft, path: Path, then: str) -> None:
     out = Console(highlight=False, soft_wrap=True, markup=False)
     out.print(f"{path} is written: {draft.rows} rows, {len(draft.tasks)} task{'s' if len(draft.tasks) != 1 else ''}.")
     for task in draft.tasks:
-        if task.labels:
-            shown = ", ".join(
-                f"{label} {rows}" for label, rows in sorted(task.labels.items(), key=lambda one: -one[1])[:20]
-            )
-            more = f" and {len(task.labels) - 20} more" if len(task.labels) > 20 else ""
-            out.print(f"  {task.name}: {len(task.labels)} labels in {task.rows} rows: {shown}{more}")
-        else:
-            out.print(f"  {task.name}: a score from {task.lowest:g} to {task.highest:g} in {task.rows} rows")
-        if task.unlabelled:
-            out.print(f"    {task.unlabelled} rows have no label; they wait in the buffer for one")
-        if task.rare:
-            names = ", ".join(f"{label} {rows}" for label, rows in task.rare.items())
-            out.print(
-                f"    rare, hardly learnt and hardly measured: {names}; collect more, or join them with another label"
-            )
+        _print_task(out, task)
     if draft.repeated:
         out.print(f"  {draft.repeated} rows repeat another one; they are counted once")
     if draft.contradictory:
@@ -133,7 +129,33 @@ def _print_draft(draft: Draft, path: Path, then: str) -> None:
         out.print(f"  {problem}")
     if draft.unusable > len(draft.broken):
         out.print(f"  and {draft.unusable - len(draft.broken)} more rows that cannot be used")
-    out.print(f"Next: look at the file, then\n  {then}")
+    generic = [one.name for one in draft.tasks if one.name in _GENERIC]
+    if generic:
+        out.print(
+            f"  the task {generic[0]} is called like its column; --task NAME gives it a name that says more, before rows come in"
+        )
+    out.print(f"Next: look at the file, start Perennial with `perennial up` if it is not up, then\n  {then}")
+    out.print(
+        "The first training starts by itself some seconds later; `perennial buffer` and Airflow show how far it is."
+    )
+
+
+def _print_task(out: Console, task: DraftTask) -> None:
+    if task.labels:
+        shown = ", ".join(
+            f"{label} {rows}" for label, rows in sorted(task.labels.items(), key=lambda one: -one[1])[:20]
+        )
+        more = f" and {len(task.labels) - 20} more" if len(task.labels) > 20 else ""
+        out.print(f"  {task.name}: {len(task.labels)} labels in {task.rows} rows: {shown}{more}")
+    else:
+        out.print(f"  {task.name}: a score from {task.lowest:g} to {task.highest:g} in {task.rows} rows")
+    if task.unlabelled:
+        out.print(f"    {task.unlabelled} rows have no label; they wait in the buffer for one")
+    if task.rare:
+        names = ", ".join(f"{label} {rows}" for label, rows in task.rare.items())
+        out.print(
+            f"    rare, hardly learnt and hardly measured: {names}; collect more, or join them with another label"
+        )
 
 
 def check(

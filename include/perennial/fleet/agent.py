@@ -23,11 +23,11 @@ class Task:
     champion does not know joins once ``new_label_rows`` rows carry it, which makes a major version.
     """
 
-    name: str
-    kind: TaskKind = TaskKind.CLASSIFICATION
-    labels: tuple[str, ...] | None = None
+    name: str  # in requests and records
+    kind: TaskKind = TaskKind.CLASSIFICATION  # a label, or SCORE: a number between 0 and 1
+    labels: tuple[str, ...] | None = None  # the only ones; None: learnt from the data
     aliases: tuple[str, ...] = ()  # other names under which agents send this task
-    new_label_rows: int = 12
+    new_label_rows: int = 12  # that a new label needs to join
     max_length: int = 20_000  # characters
 
     def __post_init__(self) -> None:
@@ -45,14 +45,14 @@ class Selection:
     claimed rows of a task. ``young_days`` is how long a sender is new, and 0 for ``near_duplicates`` lets floods in.
     """
 
-    batch: int = 500
-    replay: int = 200
+    batch: int = 500  # rows of one training at most
+    replay: int = 200  # earlier rows that each task sees again
     holdout_share: float = 0.10  # of priority 0-1 rows that are not corrections
     holdout_max: int = 1000  # rows per task and evaluation
-    trusted_sources: tuple[str, ...] = TRUSTED
+    trusted_sources: tuple[str, ...] = TRUSTED  # not held to a share
     source_share: float = 0.02  # of one untrusted source
     young_share: float = 0.02  # of all young sources together: no more than one of them
-    young_days: float = 7.0
+    young_days: float = 7.0  # so long a sender is new
     near_duplicates: int = 5  # of one text with one label
     self_labelled_share: float = 0.10  # labels that only repeat a model's own answer
 
@@ -72,7 +72,7 @@ class Gates:
     """What a candidate must meet. Shares between 0 and 1."""
 
     rollback_threshold: float | None = None  # None: the deployment's setting (0.05)
-    min_holdout: int = 100
+    min_holdout: int = 100  # rows; with fewer a person decides
     min_accuracy: Mapping[str, float] = field(default_factory=dict)  # per task, absolute
     # per task and metric (macro_f1, macro_auc, precision:LABEL, ...; gates.metrics names them), absolute
     min_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -133,24 +133,26 @@ class Breaker:
 class Agent:
     """One agent of the fleet: the whole of what Perennial needs to keep it fresh."""
 
-    name: str
-    owner: str
-    tasks: tuple[Task, ...]
-    trainer: Trainer
-    description: str = ""
-    update_threshold: int | None = None  # None: the deployment's setting (50)
-    max_buffer_size: int | None = None  # None: the deployment's setting (1000)
-    selection: Selection = Selection()
-    gates: Gates = Gates()
-    rollout: Rollout = Rollout()
+    name: str  # of its DAGs, models and requests; the file's name too
+    owner: str  # shown in Airflow
+    tasks: tuple[Task, ...]  # one model each
+    trainer: Trainer  # how it learns
+    description: str = ""  # shown in Airflow
+    update_threshold: int | None = None  # rows that make it due; None: the deployment's setting (50)
+    max_buffer_size: int | None = (
+        None  # waiting rows, beyond it the least valuable leave; None: the deployment's setting (1000)
+    )
+    selection: Selection = Selection()  # what a training takes
+    gates: Gates = Gates()  # what a candidate must meet
+    rollout: Rollout = Rollout()  # how it meets traffic
     freeze: tuple[str, ...] = ()  # UTC, nothing is promoted meanwhile: "Fri 16:00/Mon 08:00", "2026-12-24/2026-12-27"
-    breaker: Breaker = Breaker()
-    budget: Budget = NO_LIMIT
-    redact_names: bool = True
-    pool: str = "gpu"
+    breaker: Breaker = Breaker()  # when trainings by threshold pause
+    budget: Budget = NO_LIMIT  # seconds of training that it may take
+    redact_names: bool = True  # names of persons; direct identifiers always are
+    pool: str = "gpu"  # Airflow's pool of its trainings
     queue: str = ""  # Celery queue of its trainings; empty: the deployment's (PERENNIAL_TRAIN_QUEUE)
-    seed: int = 20250801
-    tags: tuple[str, ...] = ()
+    seed: int = 20250801  # of every choice by chance
+    tags: tuple[str, ...] = ()  # of its DAGs
 
     def __post_init__(self) -> None:
         if not NAME.match(self.name):

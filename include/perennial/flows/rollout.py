@@ -113,9 +113,9 @@ def predictors(ports: Ports, agent: Agent, version: str) -> dict[str, Predictor]
 
 def load_component(ports: Ports, path: Any) -> Predictor:
     """Load one component with the trainer that wrote it, by the key in its record."""
-    from perennial.trainers import catalogue
+    from perennial.trainers.catalogue import load_component as by_its_record
 
-    return catalogue.load_component(path, ports.bench)
+    return by_its_record(path, ports.bench)
 
 
 def begin_step(ports: Ports, ref: dict[str, Any], index: int) -> dict[str, Any]:

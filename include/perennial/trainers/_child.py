@@ -6,8 +6,10 @@ import contextlib
 import os
 import re
 import selectors
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +32,18 @@ _PLACE = re.compile(rb'File "(?:[^"\n]*/)?([\w.-]+)", line (\d+)')
 _ERROR = re.compile(rb"^(?:\w+\.)*([A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning))\b", re.MULTILINE)
 
 
+# Linux kills the program when the thread that started it dies, so a training whose task was killed does not go on by itself.
+# A program that answers needs none: it ends with its input.
+_BOUND = """
+import ctypes, os, signal, sys
+prctl = getattr(ctypes.CDLL(None), "prctl", None)
+if prctl is not None:
+    prctl(1, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 def environment(room: Path, names: Sequence[str] = ()) -> dict[str, str]:
     """What the program sees of ours: paths of programs, language and devices, and the variables that its agent names."""
     kept = {name: os.environ[name] for name in (*_PASSED, *names) if name in os.environ}
@@ -42,7 +56,11 @@ def environment(room: Path, names: Sequence[str] = ()) -> dict[str, str]:
 
 def run(arguments: Sequence[str], *, room: Path, variables: Mapping[str, str], seconds: float) -> None:
     """Run to the end; ScriptFailed when it fails or takes longer. What it prints is dropped, since it may quote rows."""
-    process = _start(arguments, room, variables, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    program = shutil.which(arguments[0], path=variables.get("PATH"))
+    if program is None:
+        raise ScriptFailed(f"{arguments[0]!r} cannot be started; correct the setting `interpreter`")
+    bound = [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid()), program, *arguments[1:]]
+    process = _start(bound, room, variables, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     told = b""
     deadline = time.monotonic() + seconds
     try:

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from perennial.domain.model import Artefact, Prediction, TaskBatch, Workbench
 from perennial.domain.words import TaskKind
@@ -282,5 +282,5 @@ def _json(line: bytes) -> dict[str, Any]:
     return found
 
 
-def _is_share(value: Any) -> bool:
+def _is_share(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= 1.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +24,7 @@ from perennial.trainers.bases import LocalBaseStore
 from perennial.trainers.command import Command
 
 Write = Callable[[str], Command]
+INCLUDE = Path(__file__).parents[3] / "include"
 
 PARSE = """
 import argparse, json, os, pathlib, subprocess, sys, time
@@ -172,6 +175,22 @@ def test_a_hanging_training_dies_with_all_that_it_started(write: Write, tmp_path
         fitted(replace(command, train_seconds=1.0), tmp_path, bench)
     assert time.monotonic() - began < 10
     assert all(gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+
+
+def test_a_training_dies_with_the_task_that_was_killed(write: Write, tmp_path: Path) -> None:
+    write(f"pathlib.Path('{tmp_path}/pid').write_text(str(os.getpid()))\ntime.sleep(300)\n")
+    code = (
+        "import sys; from pathlib import Path; from perennial.trainers import _child; room = Path(sys.argv[1]);"
+        "_child.run([sys.executable, str(room / 'own.py')], room=room, variables=_child.environment(room), seconds=300)"
+    )
+    task = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(INCLUDE)})
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    task.kill()
+    task.wait()
+    assert gone(int((tmp_path / "pid").read_text()))
 
 
 def test_it_is_started_again_after_a_crash_and_left_alone_when_it_keeps_failing(
