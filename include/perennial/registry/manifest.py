@@ -19,7 +19,7 @@ FORMAT = 1
 NAME = "manifest.json"
 EXAMPLES = "examples.json"
 _ASIDE = frozenset({"ids", "rows"})  # in files of their own
-_OPTIONAL = frozenset({"base_version", "permission", *_ASIDE})
+_OPTIONAL = frozenset({"base_version", "permission", "origin", *_ASIDE})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +48,7 @@ class Manifest:
     ``environment`` holds library versions, ``image`` and ``dag_bundle_version``. ``ids`` go to ``examples.json``.
     ``recipe`` (a ``Recipe`` as plain JSON) and ``rows`` (``rows.json``) say how to make the release again; releases from
     before ADR 9 have neither and can still be read.
+    ``origin`` names digest, version and sender of a release that another deployment made (``flows.carry``); such a one has no recipe.
     ``permission`` says which verdict and which approvals let it be registered; empty in releases from before it was.
     """
 
@@ -77,6 +78,7 @@ class Manifest:
     format: int = FORMAT
     recipe: Mapping[str, Any] = field(default_factory=dict)
     permission: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
     ids: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
     rows: Rows = field(default_factory=dict, repr=False, compare=False)
 
@@ -108,7 +110,9 @@ class Manifest:
         found = [
             item.name
             for item in fields(self)
-            if item.name not in _OPTIONAL and getattr(self, item.name) in (None, "", {}, ())
+            if item.name not in _OPTIONAL
+            and not (item.name == "recipe" and self.origin)
+            and getattr(self, item.name) in (None, "", {}, ())
         ]
         if self.base_version is None and self.version != "1.0.0":
             found.append("base_version")

@@ -36,6 +36,10 @@ class RunHistory(Protocol):
         """DAG and run id of the newest ended run of each DAG, where it failed after that moment; by DAG."""
         ...
 
+    def start(self, dag: str, run: str) -> None:
+        """Start a run of this id; one that is there already is no error."""
+        ...
+
 
 class MemoryRuns:
     """The twin in memory: run -> when it ended, None while it runs."""
@@ -59,6 +63,10 @@ class MemoryRuns:
         ended = sorted((at, dag, run) for (dag, run), at in self.runs.items() if at is not None)
         newest = {dag: (at, run) for at, dag, run in ended}
         return [(dag, run) for dag, (at, run) in sorted(newest.items()) if at >= since and (dag, run) in self.broken]
+
+    def start(self, dag: str, run: str) -> None:
+        """See ``RunHistory.start``."""
+        self.runs.setdefault((dag, run), None)
 
 
 class AirflowRuns:
@@ -93,6 +101,11 @@ class AirflowRuns:
             found += [(dag, str(one["dag_run_id"])) for one in newest if one["state"] == "failed"]
         return found
 
+    def start(self, dag: str, run: str) -> None:
+        """See ``RunHistory.start``."""
+        body = {"dag_run_id": run, "logical_date": None}
+        self._call("POST", f"/api/v2/dags/{quote(dag, safe='')}/dagRuns", body, known=409)
+
     def _runs(self, dag: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         path = f"/api/v2/dags/{quote(dag, safe='~')}/dagRuns?{urlencode(query, doseq=True)}"
         return list(self._call("GET", path)["dag_runs"])
@@ -120,12 +133,17 @@ class AirflowRuns:
             if len(page) < _PAGE:
                 return sorted(found)
 
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, known: int | None = None
+    ) -> dict[str, Any]:
+        """The answer; an answer with the code ``known`` is empty and no error."""
         if self._token is None:
             self._token = self._login()
         try:
             return self._send(method, path, body, self._token)
         except HTTPError as error:
+            if error.code == known:
+                return {}
             if error.code not in {401, 403}:
                 raise StoreUnavailable(
                     f"Airflow refused {method} {path.split('?')[0]} ({error.code}); its log has the details"
@@ -134,6 +152,8 @@ class AirflowRuns:
         try:
             return self._send(method, path, body, self._token)
         except HTTPError as error:
+            if error.code == known:
+                return {}
             raise StoreUnavailable(
                 f"Airflow refused {method} {path.split('?')[0]} ({error.code}); the machine user needs the right to delete DAG runs"
             ) from error
