@@ -1,7 +1,7 @@
 """A release as one file that travels between deployments: bundle, signature, encoders, and a header that says what it is.
 
-A plain tar (POSIX pax), not compressed, so that nothing in it unfolds to more than it is. Reading trusts nothing: each name must be one of those that a
-release can have, each entry a plain file, each once, and the sizes are bounded.
+A plain tar (POSIX pax), not compressed, so that nothing in it unfolds to more than it is. Reading trusts nothing: each name must be one
+of those that a release can have, each entry a plain file, each once, and the sizes are bounded.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 def unpack(file: Path, into: Path, *, most_bytes: int = _MOST_BYTES) -> Opened:
     """Lay an archive out below ``into``, a private folder. UntrustedBundle for anything but a release, before it is written.
 
-    Refused: links, devices, folders, names outside of the closed list (``..``, absolute ones, hidden ones), a name twice, more than 2,000 files or
-    ``most_bytes``, compression. Nothing is verified here: see ``registry.signing``.
+    Refused: links, devices, folders, names outside of the closed list (``..``, absolute ones, hidden ones), a name twice, more than
+    2,000 files or ``most_bytes``, compression. Nothing is verified here: see ``registry.signing``.
     """
     try:
         with tarfile.open(file, mode="r:") as tar:

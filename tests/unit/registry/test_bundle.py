@@ -47,7 +47,17 @@ def test_digests_depend_on_names_and_bytes_alone(made: Made, tmp_path: Path) -> 
     assert content_digest(copy) != made.manifest.content_digest
 
 
-MAY_BE_EMPTY = {"ids", "rows", "base_version", "format", "replayed", "holdout", "gate_report_digest", "permission"}
+MAY_BE_EMPTY = {
+    "origin",
+    "ids",
+    "rows",
+    "base_version",
+    "format",
+    "replayed",
+    "holdout",
+    "gate_report_digest",
+    "permission",
+}
 
 
 @pytest.mark.req("K30")
