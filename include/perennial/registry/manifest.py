@@ -19,7 +19,7 @@ FORMAT = 1
 NAME = "manifest.json"
 EXAMPLES = "examples.json"
 _ASIDE = frozenset({"ids", "rows"})  # in files of their own
-_OPTIONAL = frozenset({"base_version", "permission", "overrides", *_ASIDE})
+_OPTIONAL = frozenset({"base_version", "permission", "overrides", "origin", *_ASIDE})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +49,7 @@ class Manifest:
     ``recipe`` (a ``Recipe`` as plain JSON) and ``rows`` (``rows.json``) say how to make the release again; releases from
     before ADR 9 have neither and can still be read.
     ``overrides`` are the settings that a person had set for a while when the job was claimed, each beside what the file said.
+    ``origin`` names digest, version and sender of a release that another deployment made (``flows.carry``); such a one has no recipe.
     ``permission`` says which verdict and which approvals let it be registered; empty in releases from before it was.
     """
 
@@ -79,6 +80,7 @@ class Manifest:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     permission: Mapping[str, Any] = field(default_factory=dict)
     overrides: Sequence[Mapping[str, Any]] = ()
+    origin: Mapping[str, str] = field(default_factory=dict)
     ids: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
     rows: Rows = field(default_factory=dict, repr=False, compare=False)
 
@@ -110,7 +112,9 @@ class Manifest:
         found = [
             item.name
             for item in fields(self)
-            if item.name not in _OPTIONAL and getattr(self, item.name) in (None, "", {}, ())
+            if item.name not in _OPTIONAL
+            and not (item.name == "recipe" and self.origin)
+            and getattr(self, item.name) in (None, "", {}, ())
         ]
         if self.base_version is None and self.version != "1.0.0":
             found.append("base_version")

@@ -32,6 +32,10 @@ class RunHistory(Protocol):
         """DAG and run id of the newest ended run of each DAG, where it failed after that moment; by DAG."""
         ...
 
+    def start(self, dag: str, run: str) -> None:
+        """Start a run of this id; one that is there already is no error."""
+        ...
+
 
 class MemoryRuns:
     """The twin in memory: run -> when it ended, None while it runs."""
@@ -55,6 +59,10 @@ class MemoryRuns:
         ended = sorted((at, dag, run) for (dag, run), at in self.runs.items() if at is not None)
         newest = {dag: (at, run) for at, dag, run in ended}
         return [(dag, run) for dag, (at, run) in sorted(newest.items()) if at >= since and (dag, run) in self.broken]
+
+    def start(self, dag: str, run: str) -> None:
+        """See ``RunHistory.start``."""
+        self.runs.setdefault((dag, run), None)
 
 
 class AirflowRuns:
@@ -87,6 +95,11 @@ class AirflowRuns:
             newest = self._runs(dag, {"state": _ENDED, "order_by": "-end_date", "limit": 1})
             found += [(dag, str(one["dag_run_id"])) for one in newest if one["state"] == "failed"]
         return found
+
+    def start(self, dag: str, run: str) -> None:
+        """See ``RunHistory.start``."""
+        body = {"dag_run_id": run, "logical_date": None}
+        self._link.call("POST", f"/api/v2/dags/{quote(dag, safe='')}/dagRuns", body, known=409)
 
     def _runs(self, dag: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         path = f"/api/v2/dags/{quote(dag, safe='~')}/dagRuns?{urlencode(query, doseq=True)}"

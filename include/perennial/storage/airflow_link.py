@@ -25,11 +25,18 @@ class AirflowLink:
         self._given = given.get_secret_value() if given else None
         self._token = self._given
 
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The answer's JSON. StoreUnavailable when Airflow is away or refuses, NotConfigured when a setting is missing."""
+    def call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, known: int | None = None
+    ) -> dict[str, Any]:
+        """The answer's JSON; one with the code ``known`` is empty and no error.
+
+        StoreUnavailable when Airflow is away or refuses, NotConfigured when a setting is missing.
+        """
         try:
             return self._ask(method, path, body)
         except HTTPError as error:
+            if error.code == known:
+                return {}
             raise self._refusal(method, path, error) from error
 
     def find(self, path: str) -> dict[str, Any] | None:

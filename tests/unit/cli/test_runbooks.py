@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click import Context, Group
-from click.exceptions import UsageError
 from typer.main import get_command
 
 from perennial.alerts.kinds import Kind
@@ -49,21 +47,36 @@ def test_every_command_of_the_page_is_real(page: Path) -> None:
 
 
 def _check(command: Any, words: list[str], told: str) -> None:
-    """Parse the words as the command line would, without running anything."""
-    name = "perennial"
+    """Parse the words as the command line would, without running anything. Typer brings a click of its own: no class is named here."""
     parent = None
-    while isinstance(command, Group):
-        # resilient: a group that may stand by itself asks for nothing
-        context = Context(command, info_name=name, parent=parent, resilient_parsing=True)
-        rest = list(command.parse_args(context, list(words)))
-        words = [*context.protected_args, *context.args] if hasattr(context, "protected_args") else rest
+    name = "perennial"
+    while hasattr(command, "commands"):
         if not words:
-            assert command.invoke_without_command, told
+            assert command.invoke_without_command, f"{told}: it says no command"
             return
-        found = command.get_command(context, words[0])
-        assert found is not None, f"{told}: there is no {words[0]}"
-        name, command, parent, words = words[0], found, context, words[1:]
+        if words[0].startswith("-"):
+            break  # options of a group that stands by itself
+        if words[0] not in command.commands and type(command).__name__ == "_ShowsByDefault":
+            words = ["show", *words]  # `perennial rollout scout`
+        assert words[0] in command.commands, f"{told}: there is no {words[0]}"
+        parent = command.context_class(command, info_name=name, parent=parent)
+        name, command, words = words[0], command.commands[words[0]], words[1:]
     try:
         command.make_context(name, list(words), parent=parent)
-    except UsageError as error:
-        pytest.fail(f"{told}: {error.format_message()}")
+    except Exception as error:  # noqa: BLE001 - a usage error of whichever click
+        pytest.fail(f"{told}: {error!r} {getattr(error, 'message', '')}")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "perennial nonsense",
+        "perennial held scout --nonsense",
+        "perennial keys nonsense",
+        "perennial verify scout",
+        "perennial audit nonsense",
+    ],
+)
+def test_the_check_sees_a_command_that_is_not_there(command: str) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        _check(get_command(build()), shlex.split(command)[1:], command)

@@ -52,7 +52,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    yield World(tmp_path)
+    return World(tmp_path)
 
 
 @pytest.mark.req("K69", "M74")

@@ -40,7 +40,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
     def do_POST(self) -> None:
-        if self._body()["password"] != "right":
+        body = self._body()
+        if self.path != "/auth/token":
+            key = (unquote(self.path.split("/")[4]), body["dag_run_id"])
+            if key in self.server.runs:
+                return self._answer(409, {})
+            assert body["logical_date"] is None
+            self.server.runs[key] = None
+            return self._answer(200, {})
+        if body["password"] != "right":
             return self._answer(401, {})
         self.server.logins += 1
         return self._answer(201, {"access_token": self.server.valid})
@@ -200,3 +208,12 @@ def test_failures_of_other_peoples_dags_are_not_ours_to_tell(airflow: Airflow) -
     airflow.broken.update(airflow.runs)
     airflow.foreign.add("theirs")
     assert list(client(airflow).failed(NOW - timedelta(hours=1))) == [("harvest", "bad")]
+
+
+@pytest.mark.parametrize("form", ["memory", "http"])
+def test_a_run_is_started_once(form: str, airflow: Airflow) -> None:
+    twin = MemoryRuns()
+    runs: RunHistory = twin if form == "memory" else client(airflow)
+    for _ in range(2):
+        runs.start("rollout_scout", "import__1.1.0")
+    assert dict(twin.runs if form == "memory" else airflow.runs) == {("rollout_scout", "import__1.1.0"): None}

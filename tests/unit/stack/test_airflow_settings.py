@@ -178,7 +178,13 @@ def test_a_change_is_made_and_what_people_changed_can_be_kept(target: Target, fi
 
 def test_values_of_the_file(file: Path) -> None:
     entries = {entry.id: entry for entry in read(file, GIVEN)}
-    assert list(entries) == ["gpu", "perennial_db", "alerts", "desks", "greeting"]  # pools first; the empty one of the template is left out
+    assert list(entries) == [
+        "gpu",
+        "perennial_db",
+        "alerts",
+        "desks",
+        "greeting",
+    ]  # pools first; the empty one of the template is left out
     assert entries["desks"].body["value"] == '["sport", "world"]'
     assert entries["perennial_db"].body["password"] == entries["alerts"].body["password"] == GIVEN["DB_SECRET"]
     assert GIVEN["DB_SECRET"] not in repr(entries)
