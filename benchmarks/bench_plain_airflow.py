@@ -44,7 +44,11 @@ AGENT = Agent(
 )
 """
 LOW = ("A quiet garden fair opens on Sunday", "The choir rehearses an old song", "A museum shows paintings of boats")
-HIGH = ("Flood warning: leave the valley at once", "Fire near the station, roads are closed", "Earthquake hits the harbour town")
+HIGH = (
+    "Flood warning: leave the valley at once",
+    "Fire near the station, roads are closed",
+    "Earthquake hits the harbour town",
+)
 
 
 @dataclass
@@ -217,7 +221,9 @@ def story(run: Run, arguments: argparse.Namespace) -> None:
     pools = {one["name"]: one["slots"] for one in airflow.call("GET", "/api/v2/pools")["pools"]}
     print(f"pools: {pools}; import errors of ours: {len(ours)}; plugins: {_plugins(airflow)}")
     wait(run, lambda: httpx.get(run.environment["PLANE"] + "/healthz").status_code == 200, 120, "the data plane is up")
-    wait(run, lambda: "desk" in httpx.get(run.environment["PLANE"] + "/v1/agents").json()["agents"], 60, "it knows desk")
+    wait(
+        run, lambda: "desk" in httpx.get(run.environment["PLANE"] + "/v1/agents").json()["agents"], 60, "it knows desk"
+    )
     rows = run.home / "rows.jsonl"
     write_rows(rows)
     began = time.monotonic()
@@ -243,7 +249,9 @@ def story(run: Run, arguments: argparse.Namespace) -> None:
         steps.append((f"- {name} (queue {queue})", f"{seconds:.1f} after {waited:.1f} in line"))
     wait(run, lambda: answers(run), 300, "a champion answers")
     steps.append(("rows to an answer of the champion", f"{time.monotonic() - began:.1f}"))
-    kind = "Celery, warm queue gpu" if arguments.celery else "as embedded" if arguments.like_embedded else "plain defaults"
+    kind = (
+        "Celery, warm queue gpu" if arguments.celery else "as embedded" if arguments.like_embedded else "plain defaults"
+    )
     table(f"An Airflow of one's own: {kind}", ("step", "s"), steps)
 
 
@@ -269,7 +277,9 @@ def tasks_of(airflow: AirflowLink, dag: str, run_id: str) -> dict[str, tuple[str
         return datetime.fromisoformat(text).timestamp()
 
     path = f"/api/v2/dags/{dag}/dagRuns/{quote(run_id, safe='')}/taskInstances?limit=100"
-    found = [one for one in airflow.call("GET", path)["task_instances"] if one["start_date"] and one["state"] != "skipped"]
+    found = [
+        one for one in airflow.call("GET", path)["task_instances"] if one["start_date"] and one["state"] != "skipped"
+    ]
     return {
         one["task_id"]: (one["queue"], one["duration"] or 0.0, at(one["start_date"]) - at(one["scheduled_when"] or one["start_date"]))
         for one in sorted(found, key=lambda one: one["start_date"])

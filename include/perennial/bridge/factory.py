@@ -24,8 +24,8 @@ from perennial.bridge.operators import (
     GateOperator,
     RegisterOperator,
 )
-from perennial.bridge.policy import default_args
 from perennial.bridge.pods import pod_override
+from perennial.bridge.policy import default_args
 from perennial.bridge.pools import CPU
 from perennial.domain.words import Mode, Reason, RolloutDecision
 from perennial.fleet import loader

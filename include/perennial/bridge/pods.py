@@ -22,7 +22,8 @@ def pod_override(file: Path) -> Any:
         from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
     except ModuleNotFoundError as error:
         raise NotConfigured(
-            "apache-airflow-providers-cncf-kubernetes", "PERENNIAL_TRAIN_POD_OVERRIDE needs it: pip install 'perennial[kubernetes]'"
+            "apache-airflow-providers-cncf-kubernetes",
+            "PERENNIAL_TRAIN_POD_OVERRIDE needs it: pip install 'perennial[kubernetes]'",
         ) from error
     pod = PodGenerator.deserialize_model_file(str(file))
     if pod.kind != "Pod" or pod.spec is None:

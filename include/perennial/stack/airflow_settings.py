@@ -151,7 +151,8 @@ class _Reader:
         for name, keys, make in makers:
             for node in self._items(parts.get(name)):
                 values = {
-                    key: self._value(value, in_uri=key == "conn_uri") for key, value in self._mapping(node, keys).items()
+                    key: self._value(value, in_uri=key == "conn_uri")
+                    for key, value in self._mapping(node, keys).items()
                 }
                 if any(
                     value not in (None, "") for value in values.values()

@@ -64,7 +64,7 @@ def test_the_wheel_is_small_and_holds_the_package_and_what_it_copies(wheel: Path
     assert {name.rpartition("/")[2] for name in shipped} == {*dags, "scout.py", "airflow_settings.yaml"}
     foreign = [
         name for name in names
-        if name not in shipped and not re.match(r"perennial(-[\d.]+\.dist-info)?/", name)
+        if (name not in shipped and not re.match(r"perennial(-[\d.]+\.dist-info)?/", name))
         or re.search(r"(^|/)(tests?|conftest|compat)(/|\.py|_)", name)
         or not re.search(r"\.(py|sql|txt|json|typed|yaml)$|dist-info/", name)
     ]  # fmt: skip
@@ -115,7 +115,9 @@ def test_every_library_that_the_code_imports_is_brought_by_an_extra(unpacked: Pa
     libraries = imported - set(sys.stdlib_module_names) - {"perennial", "__future__", "airflow_local_settings"}
     assert {"torch", "mlflow", "airflow", "typer", "fastapi"} <= libraries
     plain = " ".join(line for line in requires if "extra ==" not in line)
-    unknown = [name for name in sorted(libraries) if name.replace("_", "-") not in plain and not extra_of(name, requires)]
+    unknown = [
+        name for name in sorted(libraries) if name.replace("_", "-") not in plain and not extra_of(name, requires)
+    ]
     # these come with libraries that are named: pydantic with pydantic-settings, cryptography with model-signing, and so on
     assert unknown == sorted(set(unknown) & ALONG)
 

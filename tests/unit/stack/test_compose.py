@@ -175,7 +175,9 @@ def test_what_runs_for_long_is_checked_and_limited_and_nobody_is_root() -> None:
 
 def test_secrets_travel_in_no_command_line() -> None:
     for name, service in SERVICES.items():
-        words = " ".join([*map(str, service.get("command", [])), *map(str, service.get("healthcheck", {}).get("test", []))])
+        words = " ".join(
+            [*map(str, service.get("command", [])), *map(str, service.get("healthcheck", {}).get("test", []))]
+        )
         assert not re.search(r"(?<!\$)\$\{?\w*(SECRET|PASSWORD|KEY)", words), name
 
 

@@ -51,7 +51,9 @@ def test_the_pod_of_a_training_asks_for_one_device_and_is_where_the_values_look(
 
 
 def test_the_executor_reads_the_pod() -> None:
-    pytest.importorskip("kubernetes", reason="apache-airflow-providers-cncf-kubernetes is in the containers' lock alone")
+    pytest.importorskip(
+        "kubernetes", reason="apache-airflow-providers-cncf-kubernetes is in the containers' lock alone"
+    )
     pod = pod_override(FOLDER / "gpu-pod.yaml")
     assert pod.spec.containers[0].resources.limits["nvidia.com/gpu"] == 1
 
