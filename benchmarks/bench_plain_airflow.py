@@ -5,7 +5,7 @@
 
 Airflow gets its home, two ports that are free here, the connections, and nothing else: SQLite, LocalExecutor, cold workers, its examples
 loaded. ``--like-embedded`` gives it what `perennial up` gives: warm workers, PostgreSQL, a quick scheduler. ``--celery`` runs
-Redis and two Celery workers, the trainings on a warm one that listens to the queue `gpu`. Prints seconds per step.
+Redis and two Celery workers, one for the queue `default` and one for `gpu`, which trains; both are warm. Prints seconds per step.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def like_embedded(run: Run, server: Server) -> None:
 
 
 def celery(run: Run, server: Server) -> None:
-    """Redis, PostgreSQL, two workers: `default` cold, `gpu` warm."""
+    """Redis, PostgreSQL, and a warm worker for each of the queues `default` and `gpu`."""
     like_embedded(run, server)
     warm = run.environment.pop("WARM")
     port, secret = free_port(), secrets.token_hex(16)
@@ -184,7 +184,8 @@ def celery(run: Run, server: Server) -> None:
         "PERENNIAL_TRAIN_QUEUE": "gpu",
     }
     run.call(run.python, "-m", "airflow", "db", "migrate")
-    for queue, more in (("default", {}), ("gpu", {"PYTHONPATH": warm, "OPENBLAS_NUM_THREADS": "1"})):
+    more = {"PYTHONPATH": warm, "OPENBLAS_NUM_THREADS": "1"}
+    for queue in ("default", "gpu"):
         run.launch(
             f"worker-{queue}", run.python, "-m", "airflow", "celery", "worker", "--queues", queue, "--concurrency", "2",
             "--celery-hostname", f"{queue}@bench", "--skip-serve-logs", **more,
