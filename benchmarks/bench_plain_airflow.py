@@ -5,7 +5,7 @@
 
 Airflow gets its home, two ports that are free here, the connections, and nothing else: SQLite, LocalExecutor, cold workers, its examples
 loaded. ``--like-embedded`` gives it what `perennial up` gives: warm workers, PostgreSQL, a quick scheduler. ``--celery`` runs
-Redis and two Celery workers, the trainings on a warm one that listens to the queue `gpu`. Prints seconds per step.
+Redis and two Celery workers, one for the queue `default` and one for `gpu`, which trains; both are warm. Prints seconds per step.
 """
 
 from __future__ import annotations
@@ -44,7 +44,11 @@ AGENT = Agent(
 )
 """
 LOW = ("A quiet garden fair opens on Sunday", "The choir rehearses an old song", "A museum shows paintings of boats")
-HIGH = ("Flood warning: leave the valley at once", "Fire near the station, roads are closed", "Earthquake hits the harbour town")
+HIGH = (
+    "Flood warning: leave the valley at once",
+    "Fire near the station, roads are closed",
+    "Earthquake hits the harbour town",
+)
 
 
 @dataclass
@@ -164,7 +168,7 @@ def like_embedded(run: Run, server: Server) -> None:
 
 
 def celery(run: Run, server: Server) -> None:
-    """Redis, PostgreSQL, two workers: `default` cold, `gpu` warm."""
+    """Redis, PostgreSQL, and a warm worker for each of the queues `default` and `gpu`."""
     like_embedded(run, server)
     warm = run.environment.pop("WARM")
     port, secret = free_port(), secrets.token_hex(16)
@@ -180,7 +184,8 @@ def celery(run: Run, server: Server) -> None:
         "PERENNIAL_TRAIN_QUEUE": "gpu",
     }
     run.call(run.python, "-m", "airflow", "db", "migrate")
-    for queue, more in (("default", {}), ("gpu", {"PYTHONPATH": warm, "OPENBLAS_NUM_THREADS": "1"})):
+    more = {"PYTHONPATH": warm, "OPENBLAS_NUM_THREADS": "1"}
+    for queue in ("default", "gpu"):
         run.launch(
             f"worker-{queue}", run.python, "-m", "airflow", "celery", "worker", "--queues", queue, "--concurrency", "2",
             "--celery-hostname", f"{queue}@bench", "--skip-serve-logs", **more,
@@ -217,7 +222,9 @@ def story(run: Run, arguments: argparse.Namespace) -> None:
     pools = {one["name"]: one["slots"] for one in airflow.call("GET", "/api/v2/pools")["pools"]}
     print(f"pools: {pools}; import errors of ours: {len(ours)}; plugins: {_plugins(airflow)}")
     wait(run, lambda: httpx.get(run.environment["PLANE"] + "/healthz").status_code == 200, 120, "the data plane is up")
-    wait(run, lambda: "desk" in httpx.get(run.environment["PLANE"] + "/v1/agents").json()["agents"], 60, "it knows desk")
+    wait(
+        run, lambda: "desk" in httpx.get(run.environment["PLANE"] + "/v1/agents").json()["agents"], 60, "it knows desk"
+    )
     rows = run.home / "rows.jsonl"
     write_rows(rows)
     began = time.monotonic()
@@ -243,7 +250,9 @@ def story(run: Run, arguments: argparse.Namespace) -> None:
         steps.append((f"- {name} (queue {queue})", f"{seconds:.1f} after {waited:.1f} in line"))
     wait(run, lambda: answers(run), 300, "a champion answers")
     steps.append(("rows to an answer of the champion", f"{time.monotonic() - began:.1f}"))
-    kind = "Celery, warm queue gpu" if arguments.celery else "as embedded" if arguments.like_embedded else "plain defaults"
+    kind = (
+        "Celery, warm queue gpu" if arguments.celery else "as embedded" if arguments.like_embedded else "plain defaults"
+    )
     table(f"An Airflow of one's own: {kind}", ("step", "s"), steps)
 
 
@@ -269,7 +278,9 @@ def tasks_of(airflow: AirflowLink, dag: str, run_id: str) -> dict[str, tuple[str
         return datetime.fromisoformat(text).timestamp()
 
     path = f"/api/v2/dags/{dag}/dagRuns/{quote(run_id, safe='')}/taskInstances?limit=100"
-    found = [one for one in airflow.call("GET", path)["task_instances"] if one["start_date"] and one["state"] != "skipped"]
+    found = [
+        one for one in airflow.call("GET", path)["task_instances"] if one["start_date"] and one["state"] != "skipped"
+    ]
     return {
         one["task_id"]: (one["queue"], one["duration"] or 0.0, at(one["start_date"]) - at(one["scheduled_when"] or one["start_date"]))
         for one in sorted(found, key=lambda one: one["start_date"])

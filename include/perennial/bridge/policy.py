@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 
 from perennial import errors
+
+# Every task's process imports this with its DAG file, before torch. OpenMP's threads that spin while they wait take the cores from
+# everything else: a training on two busy cores then takes minutes instead of seconds, in an Airflow whose environment we do not make.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 RETRIES = 2
 

@@ -1,4 +1,5 @@
-"""Steps that prepare a deployment: ``python -m perennial.stack.provision databases|airflow|mlflow|mlflow-check|keys|bucket NAME|forget JOB``.
+"""Steps that prepare a deployment: ``python -m perennial.stack.provision STEP``, where a STEP is
+``databases|airflow|mlflow|mlflow-check|keys|bucket NAME|forget JOB``.
 
 They run in processes of their own, so that the supervisor needs no driver. Each may be repeated. The supervisor starts
 them, and so does docker-compose.yaml, with the passwords in the environment.
