@@ -125,9 +125,9 @@ def test_pools_are_the_two_of_the_design_with_the_sizes_of_the_shipped_file() ->
 @pytest.mark.req("D8")
 def test_trainings_go_to_the_queue_that_agent_or_deployment_names(monkeypatch: pytest.MonkeyPatch) -> None:
     def queues(dag: Any) -> dict[str, str]:
-        return {name: dag.get_task(name).partial_kwargs.get("queue", "default") for name in ("train", "train_critical")} | {
-            name: dag.get_task(name).queue for name in (*FAST_LANES, "evaluate", "register")
-        }
+        return {
+            name: dag.get_task(name).partial_kwargs.get("queue", "default") for name in ("train", "train_critical")
+        } | {name: dag.get_task(name).queue for name in (*FAST_LANES, "evaluate", "register")}
 
     training = {"train", "train_critical", *FAST_LANES}
     assert set(queues(train_dag(agent())).values()) == {"default"}
