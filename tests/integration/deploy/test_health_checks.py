@@ -132,7 +132,7 @@ def airflow(postgres_server: Server, tmp_path: Path) -> Any:
     stack = Stack(tmp_path / "home", postgres_server.url(name), postgres_server.url(name))
     stack.home.mkdir()
     try:
-        stack.start(pools={"default_pool": 128})
+        stack.start("desk", pools={"default_pool": 128})
         yield stack
     finally:
         stack.stop()
