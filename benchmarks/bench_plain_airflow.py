@@ -266,7 +266,7 @@ def answers(run: Run) -> bool:
         return False
     answer = found.json()["predictions"][0]
     print(f"the gateway answers: {answer}")
-    return True
+    return bool(answer["arm"] == "champion" and answer["output"] == "high")
 
 
 def tasks_of(airflow: AirflowLink, dag: str, run_id: str) -> dict[str, tuple[str, float, float]]:

@@ -1,7 +1,7 @@
 """The health check of every container, run against the part that it checks: green while it runs, red once it is killed.
 
 The parts of docker-compose.yaml start here as their containers start them, on ports that are free. MinIO has no server here, and
-the Celery workers no library; docs/deploy.md says so.
+the Celery workers no library (benchmarks/bench_plain_airflow.py --celery has them); docs/deploy.md says so.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def airflow(postgres_server: Server, tmp_path: Path) -> Any:
     stack = Stack(tmp_path / "home", postgres_server.url(name), postgres_server.url(name))
     stack.home.mkdir()
     try:
-        stack.start(pools={"default_pool": 128})
+        stack.start("desk", pools={"default_pool": 128})
         yield stack
     finally:
         stack.stop()
