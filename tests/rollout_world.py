@@ -136,11 +136,15 @@ class JoinedLedger(MemoryLedger):
         return self._rollouts.serving(agent).candidate
 
     def moves(self, agent: str, limit: int = 100) -> tuple[AliasMove, ...]:
+        noted = super().moves(agent, limit)  # of worlds that move the aliases in the ledger itself
         mine = [move for move in self._rollouts.alias_moves if move["agent"] == agent]
-        return tuple(
-            AliasMove(**{**move, "alias": Alias(move["alias"])}, job_id=None, moved_at=self._clock())
-            for move in reversed(mine)
-        )[:limit]
+        return (
+            noted
+            or tuple(
+                AliasMove(**{**move, "alias": Alias(move["alias"])}, job_id=None, moved_at=self._clock())
+                for move in reversed(mine)
+            )[:limit]
+        )
 
     def newest_unserved(self, agent: str) -> Release | None:
         newest = next(iter(self.versions(agent)), None)

@@ -41,7 +41,7 @@ class World:
             ledger=PostgresLedger(self.pool), models=self.store, retention=PostgresRetention(self.pool, None),
             audit=PostgresAuditLog(self.pool), runs=None, rollouts=PostgresRollouts(self.pool), work=room / "home" / "work",
             targets={"folder": FolderTarget(room / "home" / "serving", {})}, fleet=lambda: SimpleNamespace(agents=()),
-            buffer=SimpleNamespace(record_performance=lambda **_: None),
+            buffer=SimpleNamespace(record_performance=lambda **_: None, performance=lambda *_: ()),
         )  # fmt: skip
 
     def correct(self) -> None:
