@@ -25,7 +25,7 @@ def rollback_agent(ports: Ports, agent: str, *, actor: str, reason: str, version
     that ``rollout_watch`` does. Raises RolloutError when there is no such version, FilesRemoved when retention took its files,
     UntrustedBundle when its bytes do not agree with the ledger.
     """
-    killed = _killed(ports, agent, actor, reason)
+    killed = _killed(ports, agent, actor, reason, version)
     if killed:
         for row in killed:
             settle_killed(ports, row)
@@ -69,12 +69,20 @@ def settle_killed(ports: Ports, row: RolloutRow) -> None:
     settle_revert(ports, row, action=word, actor=order.actor)
 
 
-def _killed(ports: Ports, agent: str, actor: str, reason: str) -> list[RolloutRow]:
-    """Rollouts that this very order took back a moment ago without coming to its end."""
+def _killed(ports: Ports, agent: str, actor: str, reason: str, version: str | None) -> list[RolloutRow]:
+    """Rollouts that this very order took back a moment ago without coming to its end.
+
+    Not when another version serves by now or another one is asked for: then this is a new order, and ``rollout_watch`` ends the old.
+    """
+    serves = ports.ledger.champion(agent)
+    if version not in (None, serves):
+        return []
     return [
         row
         for row in _gone(ports, agent, reason, LATELY)
-        if not is_settled(ports, row) and (order := _order(ports, row)) is not None and order.actor == actor
+        if not is_settled(ports, row)
+        and (order := _order(ports, row)) is not None
+        and (order.actor, order.version) == (actor, serves)
     ]
 
 

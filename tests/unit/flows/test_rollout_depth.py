@@ -534,3 +534,24 @@ def test_a_status_shows_both_arms_with_an_interval_that_may_be_read_at_any_look(
     assert (shown["says"], shown["version"], shown["share"]) == ("hold", row.version, pytest.approx(0.1))
     assert "5 s at least" in shown["because"]
     assert shown["plan"]["step_seconds"] == 5.0
+
+
+@pytest.mark.req("K40")
+def test_another_order_after_a_killed_one_is_not_taken_for_its_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perennial.flows.rollback.bundle_folder", lambda *_: Path())
+    world = make_rollout_world(rollout=QUICK)
+    for number in range(3):
+        world.champion(f"1.0.{number}")
+    monkeypatch.setattr("perennial.flows.rollback._audit", _dies)
+    with pytest.raises(Killed):
+        rollback_agent(world.ports, "scout", actor="ana", reason="complaints")
+    monkeypatch.undo()
+    monkeypatch.setattr("perennial.flows.rollback.bundle_folder", lambda *_: Path())
+    assert world.rollouts.serving("scout").champion == "1.0.1"
+    done = rollback_agent(world.ports, "scout", actor="ana", reason="complaints", version="1.0.0")
+    assert done == {"agent": "scout", "from": "1.0.1", "to": "1.0.0"}
+    assert world.rollouts.serving("scout").champion == "1.0.0"
+
+
+def _dies(*_: Any) -> None:
+    raise Killed
