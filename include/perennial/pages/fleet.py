@@ -136,7 +136,7 @@ def _summary(rows: Sequence[AgentRow]) -> Html:
     paused = sum(bool(row.paused) or bool(row.breaker) for row in rows)
     return el(
         "p",
-        badge(f"{len(rows)} agents", "info"), " ",
+        badge("1 agent" if len(rows) == 1 else f"{len(rows)} agents", "info"), " ",
         badge(f"{training} training", "busy" if training else "quiet"), " ",
         badge(f"{due} due", "warn" if due else "quiet"), " ",
         badge(f"{rolling} in rollout", "busy" if rolling else "quiet"), " ",
