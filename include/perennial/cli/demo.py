@@ -90,6 +90,10 @@ def prepare(console: Console) -> Running:
         "1"  # chapter 6 plants one; a gateway allows that only when it is started for drills
     )
     running = bring_up(console)
+    if not plane_drills():
+        console.print("The stack that ran was not started for drills; it is started again.")
+        control.down(place)
+        running = bring_up(console)
     if ports(load_settings()).ledger.versions(AGENT):
         raise StackError(
             f"{place.root} already holds versions of {AGENT}; the demo needs a home of its own: "
@@ -97,6 +101,17 @@ def prepare(console: Console) -> Running:
         )
     (place.root / MARK).write_text('{"made_by": "perennial demo"}\n', encoding="utf-8")
     return running
+
+
+def plane_drills() -> bool:
+    """Whether the gateway that runs lets a fault be planted."""
+    from perennial.demo.plane import Plane
+    from perennial.settings import load_settings
+
+    settings = load_settings()
+    token = settings.data_plane_token
+    plane = Plane(settings.data_plane_url, AGENT, token.get_secret_value() if token else None)
+    return bool(plane.agents()["drills"])
 
 
 def bring_up(console: Console) -> Running:
