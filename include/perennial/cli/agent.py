@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json as json_format
 import re
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perennial.cli.common import Actor, Agent, Json, Reason
+from perennial.cli.common import Actor, Agent, Json, Reason, who, why
 from perennial.cli.common import ports as _ports
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def new(
     draft = draft_of(
         name, read_records(data), text_column=text_column, label_columns=label_column or (), tasks=task or ()
     )  # fmt: skip
-    path = write_fleet_file(folder, name, fleet_file(draft, owner=owner or getpass.getuser(), source=data.name))
+    path = write_fleet_file(folder, name, fleet_file(draft, owner=who(owner), source=data.name))
     if json:
         typer.echo(json_format.dumps(_facts(draft, path), indent=1))
     else:
@@ -246,8 +245,9 @@ def set_(
     key, sign, text = setting.partition("=")
     if not sign:
         raise typer.BadParameter("write it as key=value, such as update_threshold=20")
+    told = why(reason, "a new topic comes in today")
     made = set_override(
-        _ports(), agent, key.strip(), text.strip(), seconds=duration(until), actor=actor or getpass.getuser(), reason=_why(reason)
+        _ports(), agent, key.strip(), text.strip(), seconds=duration(until), actor=who(actor), reason=told
     )  # fmt: skip
     typer.echo(json_format.dumps(made.as_record(), indent=1) if json else f"{agent}: {made}")
 
@@ -261,7 +261,7 @@ def unset(
     """End what `set` let hold, before its time; audited."""
     from perennial.flows.overrides import unset_override
 
-    ended = unset_override(_ports(), agent, key, actor=actor or getpass.getuser(), reason=_why(reason))
+    ended = unset_override(_ports(), agent, key, actor=who(actor), reason=why(reason, "a new topic comes in today"))
     typer.echo(f"{agent}: {key} is as its file says" if ended else f"{agent}: no override of {key} holds")
 
 
@@ -275,9 +275,3 @@ def duration(text: str) -> float:
     if not found:
         raise typer.BadParameter(f"{text!r} is no time span like 30m, 24h or 7d")
     return float(found[1]) * _SECONDS[found[2]]
-
-
-def _why(reason: str) -> str:
-    if not reason.strip():
-        raise typer.BadParameter("say why: --reason 'a new topic comes in today'")
-    return reason

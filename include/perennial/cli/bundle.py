@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import json as json_format
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from perennial.cli.common import Actor, Agent, Json, Reason
+from perennial.cli.common import Actor, Agent, Json, Reason, who, why
 from perennial.cli.common import ports as _ports
 
 
@@ -30,7 +29,7 @@ def export(
     """Write a released version, with its signature and encoders, to one file."""
     from perennial.flows import carry
 
-    header = carry.export(_ports(), agent, version, to.absolute(), actor=actor or getpass.getuser())
+    header = carry.export(_ports(), agent, version, to.absolute(), actor=who(actor))
     typer.echo(f"{to}: {agent} {version}, {to.stat().st_size / 1e6:,.1f} MB, digest {header.digest}")
 
 
@@ -47,10 +46,8 @@ def bring(
     from perennial.errors import NotConfigured, StoreUnavailable
     from perennial.flows import carry
 
-    if not reason.strip():
-        raise typer.BadParameter("say why: --reason 'accepted on staging'")
-    ports = _ports()
-    done = carry.bring(ports, file, actor=actor or getpass.getuser(), why=reason, agent=agent)
+    told, ports = why(reason, "accepted on staging"), _ports()
+    done = carry.bring(ports, file, actor=who(actor), why=told, agent=agent)
     typer.echo(json_format.dumps(asdict(done), indent=1) if json else done.note)
     if done.version is None:
         raise typer.Exit(1)

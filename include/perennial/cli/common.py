@@ -43,8 +43,8 @@ def who(actor: str) -> str:
     return actor or getpass.getuser()
 
 
-def why(reason: str) -> str:
-    """The reason given; BadParameter without one."""
+def why(reason: str, example: str = "wrong answers about sports") -> str:
+    """The reason given; BadParameter, with an example of one, without."""
     if not reason.strip():
-        raise typer.BadParameter("say why: --reason 'wrong answers about sports'")
+        raise typer.BadParameter(f"say why: --reason '{example}'")
     return reason

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import json as json_format
 from typing import Annotated, Any
 
 import typer
 
-from perennial.cli.common import Actor, Json, Reason
+from perennial.cli.common import Actor, Json, Reason, who, why
 from perennial.cli.common import ports as _ports
 
 
@@ -55,7 +54,7 @@ def rotate(reason: Reason = "", actor: Actor = "") -> None:
     from perennial.flows import rotation
 
     ports = _ports()
-    old, new = rotation.rotate(ports, actor=actor or getpass.getuser(), reason=_why(reason))
+    old, new = rotation.rotate(ports, actor=who(actor), reason=why(reason, "yearly rotation"))
     public = ports.settings.verify_key_file
     assert public is not None  # else nothing was rotated
     typer.echo(f"{new} signs from now on; {old} counts for what was registered before.")
@@ -70,13 +69,7 @@ def revoke(
     """Load nothing any more that a retired key signed. For a key that was stolen: rotate first, then revoke."""
     from perennial.flows import rotation
 
-    found = rotation.revoke(_ports(), key, actor=actor or getpass.getuser(), reason=_why(reason))
+    found = rotation.revoke(_ports(), key, actor=who(actor), reason=why(reason, "yearly rotation"))
     typer.echo(
         f"{found.id} counts for nothing from now on; a champion that it signed is not loaded again: train anew, or roll back"
     )
-
-
-def _why(reason: str) -> str:
-    if not reason.strip():
-        raise typer.BadParameter("say why: --reason 'yearly rotation'")
-    return reason

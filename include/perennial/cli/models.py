@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perennial.cli.common import Agent, Json, moment
+from perennial.cli.common import Actor, Agent, Json, Reason, moment, who, why
 from perennial.cli.common import ports as _ports
 
 if TYPE_CHECKING:
@@ -91,18 +91,14 @@ def rollback(
     version: Annotated[
         str | None, typer.Argument(help="the version to serve again; the former champion when left out")
     ] = None,
-    reason: Annotated[str, typer.Option(help="why; kept in the audit log")] = "",
-    actor: Annotated[str, typer.Option(help="who decides; your login name when left out")] = "",
+    reason: Reason = "",
+    actor: Actor = "",
     json: Json = False,
 ) -> None:
     """Serve an earlier version again, with the same bytes; the history stays."""
-    import getpass
-
     from perennial.flows.rollback import rollback_agent
 
-    if not reason.strip():
-        raise typer.BadParameter("say why: --reason 'wrong answers about sports'")
-    result = rollback_agent(_ports(), agent, actor=actor or getpass.getuser(), reason=reason, version=version)
+    result = rollback_agent(_ports(), agent, actor=who(actor), reason=why(reason), version=version)
     if json:
         typer.echo(json_format.dumps(result, indent=1))
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perennial.cli.common import Actor, Agent, Reason
+from perennial.cli.common import Actor, Agent, Reason, who, why
 from perennial.cli.common import ports as _ports
 
 if TYPE_CHECKING:
@@ -79,16 +79,12 @@ def holds(agent: Agent) -> None:
 
 
 def _decide(agent: str, version: str, *, held: bool, reason: str, actor: str) -> None:
-    import getpass
-
-    if not reason.strip():
-        raise typer.BadParameter("say why: --reason 'audit of May'")
-    ports, who = _ports(), actor or getpass.getuser()
-    changed = _store(ports).hold(agent, version, held=held, actor=who, reason=reason)
+    told, ports, person = why(reason, "audit of May"), _ports(), who(actor)
+    changed = _store(ports).hold(agent, version, held=held, actor=person, reason=told)
     state = "held" if held else "not held"
     if changed:
         action = "retention_hold" if held else "retention_release"
-        ports.audit.append(actor=who, action=action, agent=agent, subject=version, detail={"why": reason})
+        ports.audit.append(actor=person, action=action, agent=agent, subject=version, detail={"why": reason})
     typer.echo(f"{agent} {version} is {state}" + ("" if changed else " already"))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perennial.cli.common import Actor, Json, Reason
+from perennial.cli.common import Actor, Json, Reason, who
 
 if TYPE_CHECKING:
     from perennial.stack.upgrade import Standing
@@ -33,7 +33,6 @@ def upgrade(
 
     Take a backup first. Run it again after a kill. Restart the processes afterwards.
     """
-    import getpass
 
     from perennial.settings import load_settings
     from perennial.stack import upgrade as flow
@@ -53,7 +52,7 @@ def upgrade(
 
         names = {one.name: list(one.pending) for one in applied}
         PostgresAuditLog(Database(settings.app_url(), max_size=1)).append(
-            actor=actor or getpass.getuser(), action="upgraded", detail={"applied": names, "why": reason}
+            actor=who(actor), action="upgraded", detail={"applied": names, "why": reason}
         )
     if json:
         _tell(applied, json)

@@ -54,6 +54,11 @@ class Fleet:
         """The agents alone."""
         return tuple(member.agent for member in self.members)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The agents' names, in order."""
+        return tuple(member.agent.name for member in self.members)
+
     def agent(self, name: str) -> Agent:
         """The agent of that name; NotConfigured when no file declares it."""
         return self.member(name).agent
@@ -63,7 +68,7 @@ class Fleet:
         for member in self.members:
             if member.agent.name == name:
                 return member
-        known = ", ".join(agent.name for agent in self.agents) or "none"
+        known = ", ".join(self.names) or "none"
         raise NotConfigured(f"agent {name!r}", f"the fleet has: {known}; add include/fleet/{name}.py")
 
 

@@ -44,7 +44,7 @@ def moment(text: str, now: datetime) -> datetime:
 
 def gather(ports: Ports, *, agent: str = "", at: str = "", now: datetime) -> ExplainView:
     """The answer for an agent at a time (now when none is given). UnknownAgent when nobody knows the agent."""
-    agents = tuple(sorted({*(one.name for one in ports.fleet().agents), *ports.ledger.agents()}))
+    agents = tuple(sorted({*ports.fleet().names, *ports.ledger.agents()}))
     if not agent:
         return ExplainView(agents=agents)
     if agent not in agents:

@@ -58,9 +58,9 @@ def gather_all(ports: Ports) -> tuple[AgentPiles, ...]:
 def gather(ports: Ports, agent: str, *, key: AsideKey | None = None, before: int = NEWEST) -> QuarantineView:
     """One page of rows; at most six bounded queries. UnknownAgent when the fleet has no such agent and nothing of it stands aside."""
     piles = tuple(flow.piles(ports, agent))
-    known = [member.agent.name for member in ports.fleet().members]
+    known = ports.fleet().names
     if agent not in known and not piles:
-        raise UnknownAgent(agent, known)
+        raise UnknownAgent(agent, list(known))
     chosen = next((one for one in piles if one.key == key), None)
     if key is not None and chosen is None:
         return QuarantineView(

@@ -131,22 +131,17 @@ class AgentLine:
     serving: str | None
 
 
-def agents_of(ports: Ports) -> tuple[str, ...]:
-    """The agents of the fleet, by name."""
-    return tuple(sorted(member.agent.name for member in ports.fleet().members))
-
-
 def gather_all(ports: Ports) -> tuple[AgentLine, ...]:
     """The newest rollout of every agent: one indexed query each."""
     return tuple(
         AgentLine(agent=agent, row=ports.rollouts.latest(agent), serving=ports.rollouts.serving(agent).champion)
-        for agent in agents_of(ports)
+        for agent in ports.fleet().names
     )
 
 
 def gather(ports: Ports, agent: str, rollout_id: int | None = None) -> RolloutView:
     """One rollout (the newest by default) with its numbers; loads no model. UnknownAgent, RolloutError when there is none such."""
-    known = agents_of(ports)
+    known = ports.fleet().names
     if agent not in known:
         raise UnknownAgent(agent, list(known))
     status = rollout_status(ports, agent, replay=False)

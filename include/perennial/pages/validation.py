@@ -125,8 +125,7 @@ class JobLine:
 
 def gather_all(ports: Ports) -> tuple[JobLine, ...]:
     """The newest validated job of every agent: one bounded query each."""
-    agents = sorted(member.agent.name for member in ports.fleet().members)
-    return tuple(found[0] for agent in agents if (found := gather_agent(ports, agent, limit=10)))
+    return tuple(found[0] for agent in ports.fleet().names if (found := gather_agent(ports, agent, limit=10)))
 
 
 def gather_agent(ports: Ports, agent: str, *, limit: int = RECENT) -> tuple[JobLine, ...]:
@@ -387,9 +386,9 @@ def _show(site: Site, asked: Asked) -> Html:
     agent, version, job = (asked.query.get(name, "") for name in ("agent", "version", "job"))
     if not agent:
         return render_list(gather_all(site.ports), asked)
-    known = [member.agent.name for member in site.ports.fleet().members]
+    known = site.ports.fleet().names
     if agent not in known:
-        raise UnknownAgent(agent, known)
+        raise UnknownAgent(agent, list(known))
     if job or version:
         job_id = _uuid(job) if job else job_of_version(site.ports, agent, version)
         return render(gather(site.ports, agent, job_id), asked)

@@ -82,7 +82,7 @@ def gather(
 
     Raises RegistryError when the subject is unknown, UnknownAgent when no file and no release knows the agent.
     """
-    agents = tuple(sorted({*(one.name for one in ports.fleet().agents), *ports.ledger.agents()}))
+    agents = tuple(sorted({*ports.fleet().names, *ports.ledger.agents()}))
     if dag:
         agent, subject = _of_run(ports, dag, run)
         agent = agent if agent in agents else ""  # a DAG that is none of ours has this tab too
