@@ -10,6 +10,8 @@ TORCH := $(shell sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
 # Without bytecode every process compiles everything anew: Airflow then boots in 16 s instead of 7.
 unexport PYTHONDONTWRITEBYTECODE
 
+SPREAD := --dist loadgroup --no-loadscope-reorder
+
 .PHONY: help demo test check up down status doctor bench acceptance install lock browser clean
 
 help: ## this list
@@ -22,10 +24,10 @@ test: install browser check ## every check and test, or those named by TESTS
 ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS)
 else
-	@# side by side what shares nothing; then, one by one, what runs on a whole stack: it takes the machine for itself
+	@# side by side what shares nothing; then what runs on a whole stack, two at a time: a stack mostly waits
 	status=0; \
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m 'not stack' || status=$$?; \
-	$(BIN)/python -m pytest -m stack || status=$$?; \
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 $(SPREAD) -m 'not stack' || status=$$?; \
+	$(BIN)/python -m pytest -n 2 $(SPREAD) -m stack || status=$$?; \
 	exit $$status
 endif
 

@@ -17,13 +17,21 @@ pytest_plugins = ["tests.postgres_fixture", "tests.stack_fixture"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, so that no worker is left with one at the end; tests on the session's running stack last.
 
-    Among those that use the stack, the ones that look at it at rest come before those that train on it.
+    Among those that use the stack, the ones that look at it at rest come before those that train on it. Side by side
+    (``--dist loadgroup``) a file stays with one worker, and all that use the session's stack stay together: it boots once.
     """
     items.sort(key=_place)
+    for item in items:
+        group = "stack" if "stack" in _fixtures(item) else str(item.path.relative_to(item.config.rootpath))
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _place(item: pytest.Item) -> tuple[bool, bool, bool]:
-    on_stack = "stack" in getattr(item, "fixturenames", ())
+    on_stack = "stack" in _fixtures(item)
     trains = "acceptance" in item.path.parts
     short = not {"acceptance", "integration", "dags"} & set(item.path.parts)
     return on_stack, on_stack and trains, short
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return list(getattr(item, "fixturenames", ()))
