@@ -113,8 +113,42 @@ def bench_of(root: Path, workers: int) -> Any:
     return Workbench(bases=bases, encoders=ServingEncoders(BatchLimits(workers=workers)))
 
 
+def changes(pipe: Any, rollouts: Any, gateway: Any) -> None:
+    """In the gateway's process: change what is wanted when the pipe says so, and report when it serves."""
+    from perennial.rollout.machine import Plan
+
+    def until(agent: str, version: str) -> None:
+        gateway.wake()
+        while gateway.agents().get(agent, {}).get("champion") != version:
+            time.sleep(0.001)
+
+    def full(agent: str, version: str) -> None:
+        row = rollouts.open(agent=agent, version=version, plan=Plan(), run_id=f"{agent} {version}")
+        rollouts.promote_full(row.id, actor="bench", reason="bench")
+        until(agent, version)
+
+    number = 0
+    try:
+        while (word := pipe.recv()) in {"swap", "laggard"}:
+            number += 1
+            if word == "laggard":
+                full("analyst", "1.0.0")
+            elif number % 5 == 0:  # a way back: what was champion before
+                back = rollouts.serving("scout").previous
+                rollouts.rollback("scout", back, actor="bench", reason="bench")
+                until("scout", back)
+            else:
+                # a candidate that gets no share and is overtaken: it may answer nobody
+                rollouts.open(agent="scout", version=f"1.{number}.0", plan=Plan(), run_id=f"unapproved {number}")
+                gateway.wake()
+                full("scout", f"1.{number}.1")
+            pipe.send(number)
+    finally:
+        os._exit(0)  # the end of this process is what the other end of the pipe notices
+
+
 def serve(root: Path, port: int, plan: Any) -> None:
-    """The gateway's process: two versions with the same files; ``plan`` tells it when to swap and reports back."""
+    """The gateway's process: every version has the same files; ``plan`` tells it what to change."""
     import uvicorn
 
     from perennial.api.app import create_app
@@ -124,7 +158,6 @@ def serve(root: Path, port: int, plan: Any) -> None:
     from perennial.api.services import Limits, Services
     from perennial.ingest.door import Door
     from perennial.ingest.memory import MemoryBuffer
-    from perennial.rollout.machine import Plan
     from perennial.rollout.memory import MemoryRollouts
     from perennial.serving.feedback import Outcomes
     from perennial.serving.gateway import Gateway
@@ -159,38 +192,7 @@ def serve(root: Path, port: int, plan: Any) -> None:
     )  # fmt: skip
     tune_threads(limits.predict_workers)
 
-    def full(agent: str, version: str) -> None:
-        row = rollouts.open(agent=agent, version=version, plan=Plan(), run_id=f"{agent} {version}")
-        rollouts.promote_full(row.id, actor="bench", reason="bench")
-        gateway.wake()
-        while gateway.agents().get(agent, {}).get("champion") != version:
-            time.sleep(0.001)
-
-    def swaps() -> None:
-        number = 0
-        while (word := plan.recv()) in {"swap", "laggard"}:
-            number += 1
-            if word == "laggard":
-                full("analyst", "1.0.0")
-            elif number % 5 == 0:  # a way back: what was champion before
-                back = rollouts.serving("scout").previous
-                rollouts.rollback("scout", back, actor="bench", reason="bench")
-                gateway.wake()
-                while gateway.agents()["scout"]["champion"] != back:
-                    time.sleep(0.001)
-            else:
-                # a candidate that is loaded, gets no share, and is overtaken: it may answer nobody
-                rollouts.open(agent="scout", version=f"1.{number}.0", plan=Plan(), run_id=f"unapproved {number}")
-                full("scout", f"1.{number}.1")
-            plan.send(number)
-
-    def changes() -> None:
-        try:
-            swaps()
-        finally:
-            os._exit(0)  # the end of this process is what the other end of the pipe notices
-
-    threading.Thread(target=changes, daemon=True).start()
+    threading.Thread(target=changes, args=(plan, rollouts, gateway), daemon=True).start()
     uvicorn.run(create_app(services), host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
