@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from perennial.errors import (
     StoreUnavailable,
     UnknownAgent,
 )
-from perennial.serving.errors import ModelFailed, NotServing
+from perennial.serving.errors import ModelFailed, NotServing, Overloaded
 from perennial.serving.faults import Fault, FaultKind
 from perennial.serving.feedback import OutcomeResult
 from perennial.settings import DataPlanePart
@@ -39,12 +39,14 @@ _ELSEWHERE: dict[DataPlanePart, frozenset[str]] = {
     DataPlanePart.BOTH: frozenset(), DataPlanePart.INGEST: _GATEWAY, DataPlanePart.GATEWAY: _INGEST,
 }  # fmt: skip
 
+_SMALL = 64 * 1024  # bytes of a body that are read in the event loop: less than a millisecond
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 # the first that fits decides
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (UnknownAgent, 404), (InvalidExample, 422), (NotServing, 503), (ModelFailed, 503), (StoreUnavailable, 503),
-    (Busy, 429), (NotConfigured, 403), (RolloutError, 409), (PerennialError, 500),
+    (Busy, 429), (Overloaded, 429), (NotConfigured, 403), (RolloutError, 409), (PerennialError, 500),
 )  # fmt: skip
 
 
@@ -86,12 +88,13 @@ async def _not_here(_: Request, error: Exception) -> Response:
 
 
 class _Plane:
-    """The handlers; predictions and the store have lanes of their own, so that a slow store delays no answer."""
+    """The handlers; each agent and the store have lanes of their own, so that a slow store delays no answer, and a slow
+    model none of another agent."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         limits = services.limits
-        self._models = Lane(threads=limits.predict_threads, waiting=limits.waiting)
+        self._agents: dict[str, Lane] = {}
         self._store = Lane(threads=limits.store_threads, waiting=limits.waiting)
 
     def answering(self, path: str, handler: Handler) -> Handler:
@@ -110,10 +113,21 @@ class _Plane:
     async def predict(self, request: Request) -> Response:
         """Answer texts."""
         raw = await request.body()
-        return await self._models.run(lambda: self._predict(raw))
+        # the lane depends on the agent, so a body is read first: a usual one here, a large one where it holds up nobody
+        value = body.parse(raw) if len(raw) <= _SMALL else await to_thread.run_sync(body.parse, raw)
+        asked = body.record(value)
+        return await self._lane(body.name(asked, "agent")).run(lambda: self._predict(asked))
 
-    def _predict(self, raw: bytes) -> Response:
-        asked = body.record(body.parse(raw))
+    def _lane(self, agent: str) -> Lane:
+        if agent not in self._agents:
+            limits = self._services.limits
+            lane = Lane(threads=limits.predict_threads, waiting=limits.waiting)
+            if not self._services.gateway.knows(agent):
+                return lane  # used once, to say so: names that callers make up are not kept
+            self._agents[agent] = lane
+        return self._agents[agent]
+
+    def _predict(self, asked: Mapping[str, Any]) -> Response:
         answers = self._services.gateway.predict(
             body.name(asked, "agent"), body.name(asked, "task"),
             body.inputs_of(asked, most=self._services.limits.max_inputs), body.key_of(asked),

@@ -23,8 +23,9 @@ from perennial.flows import fleet_sync
 from perennial.flows.champion import bundle_folder
 from perennial.flows.ports import Ports
 from perennial.flows.rollback import rollback_agent
-from perennial.flows.rollout import load_component
 from perennial.ingest.door import Door
+from perennial.serving.batching import BatchLimits
+from perennial.serving.encoders import ServingEncoders
 from perennial.serving.faults import Faults
 from perennial.serving.feedback import Outcomes
 from perennial.serving.gateway import Gateway
@@ -56,34 +57,38 @@ class VerifiedBundles:
 
 
 class Components:
-    """The trainers' loaders, without a memory of embeddings: no request waits for the database, and a champion whose answers came
-    from a cache would make every candidate with a new encoder look slow."""
+    """The trainers' loaders, with the gateway's own encoders (ADR 26) and without a memory of embeddings: no request waits
+    for the database, and a champion whose answers came from a cache would make every candidate with a new encoder look slow."""
 
-    def __init__(self, ports: Ports) -> None:
-        self._ports = replace(ports, embeddings=None)
+    def __init__(self, ports: Ports, limits: Limits) -> None:
+        self._bench = replace(
+            ports.bench, embeddings=None, encoders=ServingEncoders(BatchLimits(workers=limits.predict_workers))
+        )
 
     def load(self, folder: Path) -> Predictor:
         """See ``ComponentLoader.load``."""
-        return load_component(self._ports, folder)
+        from perennial.trainers.catalogue import load_component
+
+        return load_component(folder, self._bench)
 
 
 def services_of(settings: Settings, ports: Ports, *, faults: bool) -> Services:
     """Join one process's parts. Nothing connects and nothing is loaded before the app starts."""
-    metrics = Metrics()
+    metrics, token = Metrics(), settings.data_plane_token
+    limits = Limits(token=token.get_secret_value() if token else None)
     store = PostgresServing(Database(settings.app_url(), max_size=4, wait_seconds=STORE_WAIT_SECONDS))
     recorder = Recorder(store, ports.buffer, metrics)
     gateway = Gateway(
-        store=store, source=VerifiedBundles(ports), loader=Components(ports), recorder=recorder, metrics=metrics,
+        store=store, source=VerifiedBundles(ports), loader=Components(ports, limits), recorder=recorder, metrics=metrics,
         instance=f"{socket.gethostname()}:{settings.data_plane_port}", faults=Faults(enabled=faults),
         orders=Orders(settings.home / "gateway" / f"orders-{settings.data_plane_port}.json"),
         carry_out=partial(_carry_out, ports),
     )  # fmt: skip
-    token = settings.data_plane_token
     return Services(
         gateway=gateway, metrics=metrics, outcomes=Outcomes(store, recorder, ports.buffer, metrics),
         intake=Intake(ports.buffer, Door(ports.buffer)), roll_back=partial(_roll_back, ports),
         reports=Reports(ports.rollouts.report),
-        limits=Limits(token=token.get_secret_value() if token else None),
+        limits=limits,
         serves=settings.data_plane_serves,
         parts=(
             Repeating("fleet sync", partial(fleet_sync.sync, ports), seconds=SYNC_SECONDS),
@@ -103,12 +108,12 @@ def _carry_out(ports: Ports, order: Order) -> None:
     rollback_agent(ports, order.agent, actor=order.actor, reason=order.reason, version=order.version)
 
 
-def tune_threads(predict_threads: int) -> None:
-    """Let torch use the cores that the predict threads leave to each of them: two threads on two cores take one
+def tune_threads(workers: int) -> None:
+    """Let torch use the cores that the predict workers leave to each of them: two workers on two cores take one
     each."""
     import torch
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // predict_threads))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -142,7 +147,7 @@ def run(settings: Settings) -> None:
         logger.warning("PERENNIAL_FAULTS=1: whoever may ask this gateway may spoil its answers; for drills only")
     services = services_of(settings, wiring.ports(settings), faults=faults)
     if services.serves is not DataPlanePart.INGEST:
-        tune_threads(services.limits.predict_threads)
+        tune_threads(services.limits.predict_workers)
     config = uvicorn.Config(
         create_app(services), log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=4,
         limit_concurrency=1000, ws="none",

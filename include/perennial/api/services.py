@@ -42,9 +42,10 @@ class Limits:
     max_body: int = 8 * 1024 * 1024
     max_inputs: int = 256
     max_records: int = 5000
-    predict_threads: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
+    predict_threads: int = 16  # requests of one agent in hand; most of them wait for a batch
+    predict_workers: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))  # batches at once
     store_threads: int = 8
-    waiting: int = 64  # requests in line per kind of work, before 429
+    waiting: int = 64  # requests in line per agent, and for the store, before 429
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,14 +125,41 @@ class EmbeddingCache(Protocol):
         ...
 
 
+class TextEncoder(Protocol):
+    """Makes vectors of texts; ``digest`` names the encoder's files, ``dimension`` is the length of a vector."""
+
+    digest: str
+
+    @property
+    def dimension(self) -> int:
+        """Length of one vector."""
+        ...
+
+    def vectors(self, texts: Sequence[str], max_tokens: int) -> Any:
+        """float32 [texts, dimension], in order, each of length 1; texts are cut after ``max_tokens``."""
+        ...
+
+
+class EncoderSource(Protocol):
+    """Gives a loaded encoder by its digest, for one agent."""
+
+    def __call__(self, agent: str, digest: str, bench: Workbench) -> TextEncoder:
+        """UntrustedBundle when its files do not agree with the digest."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workbench:
-    """What a trainer may use beside its batch. No network unless ``allow_hub``, no program of the user's unless ``run_scripts``."""
+    """What a trainer may use beside its batch. No network unless ``allow_hub``, no program of the user's unless ``run_scripts``.
+
+    ``encoders`` is how a gateway reads texts, with vectors equal to torch's up to rounding; None, as in every task, means torch itself.
+    """
 
     bases: BaseStore
     embeddings: EmbeddingCache | None = None
     allow_hub: bool = False
     run_scripts: bool = False
+    encoders: EncoderSource | None = None
 
 
 class Trainer(Protocol):

@@ -23,6 +23,7 @@ from perennial.errors import InvalidExample, RolloutError, StoreError, UnknownAg
 from perennial.ingest.checks import text_of
 from perennial.rollout.rows import Answered, GatewayRow, ServingRow
 from perennial.rollout.store import REFUSED
+from perennial.serving.batching import lost_to_others
 from perennial.serving.errors import ModelFailed, NotServing
 from perennial.serving.faults import Faults
 from perennial.serving.feedback import digest_of, unlabelled
@@ -187,6 +188,7 @@ class Gateway:
             what = f" ({served.error})" if served.error else ""
             raise NotServing(f"{served.row.agent} has no model that answers {task} yet{what}; see /v1/agents")
         began = time.perf_counter()
+        lost_to_others()  # what an earlier request of this thread lost
         try:
             self.faults.before(model.agent, model.version)
             found = self.faults.after(model.agent, model.version, model.answer(task, texts))
@@ -204,13 +206,14 @@ class Gateway:
         began: float, error: str | None,
     ) -> list[Answer]:  # fmt: skip
         each = (time.perf_counter() - began) / len(texts)
+        own = max(0.0, each - lost_to_others() / len(texts))
         items: list[Recorded] = []
         unsure = []
         for place, text in enumerate(texts):
             prediction = found[place] if found is not None else None
             answered = Answered(
                 prediction_id=uuid4(), agent=model.agent, task=task, version=model.version, arm=arm,
-                input_digest=digest_of(model.agent, task, text), latency_ms=each * 1000, error=error,
+                input_digest=digest_of(model.agent, task, text), latency_ms=own * 1000, error=error,
                 output=None if prediction is None else prediction.output,
                 confidence=None if prediction is None else prediction.confidence,
             )  # fmt: skip
@@ -228,6 +231,10 @@ class Gateway:
             )
             for item in items
         ]  # fmt: skip
+
+    def knows(self, agent: str) -> bool:
+        """Whether the agent is one of the fleet."""
+        return agent in self._served
 
     def task_of(self, agent: str, task: str) -> TaskInfo:
         """The task as it is served; a classification without a holdout when the fleet no longer knows it."""

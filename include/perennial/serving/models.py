@@ -10,7 +10,7 @@ from typing import Protocol
 from perennial.domain.model import Prediction, Predictor
 from perennial.errors import InvalidExample, PerennialError, RegistryError, StoreError
 from perennial.ingest.checks import json_of, unit_of
-from perennial.serving.errors import ModelFailed
+from perennial.serving.errors import ModelFailed, Overloaded
 
 _PROBE = "A short text that is asked once before any caller is."
 
@@ -44,6 +44,8 @@ class LoadedModel:
         """One prediction per text; ModelFailed when the model raises, miscounts, or answers with what is no number."""
         try:
             found = [_plain(item) for item in self.predictors[task].predict(texts)]
+        except Overloaded:
+            raise
         except Exception as error:
             raise ModelFailed(f"{self.agent} {self.version} failed on {task} ({type(error).__name__})") from error
         if len(found) != len(texts):
@@ -76,9 +78,9 @@ def load_model(source: BundleSource, loader: ComponentLoader, agent: str, versio
 
 
 def failure_of(version: str, error: Exception) -> LoadFailure:
-    """What a failed load means: a store that is away or a full disk passes, everything else is the bundle's own
+    """What a failed load means: a store that is away, a full disk or a long line passes, everything else is the bundle's own
     fault."""
-    final = not isinstance(error, StoreError | RegistryError | OSError)
+    final = not isinstance(error, StoreError | RegistryError | OSError | Overloaded)
     reason = str(error) if isinstance(error, PerennialError) else type(error).__name__
     return LoadFailure(version=version, reason=" ".join(reason.split()), final=final)
 

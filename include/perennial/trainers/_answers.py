@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from perennial.domain.example import TrainingRow
-from perennial.domain.model import EmbeddingCache, Prediction
+from perennial.domain.model import EmbeddingCache, Prediction, TextEncoder
 from perennial.domain.words import TaskKind
 from perennial.trainers._component import Saved
-from perennial.trainers._encoder import Encoder, embed
+from perennial.trainers._encoder import embed
 from perennial.trainers._head import Floats, squash, with_ones
 
 KNOTS = np.array([0.1, 0.3, 0.5, 0.7, 0.9])  # predicted scores at which the spread of residuals is kept
@@ -61,7 +61,7 @@ def merged_spread(
 class HeadPredictor:
     """A loaded head on a shared encoder; holds no mutable state, so any number of threads may ask at once."""
 
-    def __init__(self, saved: Saved, encoder: Encoder, cache: EmbeddingCache | None, max_tokens: int) -> None:
+    def __init__(self, saved: Saved, encoder: TextEncoder, cache: EmbeddingCache | None, max_tokens: int) -> None:
         self._record = saved.record
         self._theta = saved.theta
         self._local = saved.local

@@ -31,7 +31,7 @@ import transformers.models.bert.tokenization_bert  # noqa: F401
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from perennial.domain.model import EmbeddingCache, Workbench
+from perennial.domain.model import EmbeddingCache, TextEncoder, Workbench
 from perennial.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def batches_by_width(tokens: Sequence[Sequence[int]], size: int, max_tokens: int
             yield width, rows[start : start + size]
 
 
-def embed(texts: Sequence[str], encoder: Encoder, cache: EmbeddingCache | None, *, max_tokens: int) -> Vectors:
+def embed(texts: Sequence[str], encoder: TextEncoder, cache: EmbeddingCache | None, *, max_tokens: int) -> Vectors:
     """Embeddings of the texts, in order: [texts, dimension] float32; asks the cache first and tells it what was
     missing.
 

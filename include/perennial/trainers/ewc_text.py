@@ -126,7 +126,8 @@ class EwcText:
         from perennial.trainers._encoder import encoder_of
 
         saved = read(path)
-        encoder = encoder_of(str(saved.record.encoder["digest"]), bench)
+        digest = str(saved.record.encoder["digest"])
+        encoder = bench.encoders(saved.record.agent, digest, bench) if bench.encoders else encoder_of(digest, bench)
         max_tokens = int(saved.record.trainer["settings"]["max_tokens"])
         return HeadPredictor(saved, encoder, bench.embeddings, max_tokens)
 

@@ -13,7 +13,7 @@ import pytest
 from perennial.api.services import Limits
 from perennial.domain.model import Prediction
 from tests.unit.api.conftest import Plane, plane_of
-from tests.unit.serving.world import Fixed
+from tests.unit.serving.world import PLAN, Fixed
 
 
 @pytest.mark.req("K39")
@@ -153,3 +153,54 @@ def test_a_flood_is_answered_with_429_and_not_with_a_queue(tmp_path: Path) -> No
         assert set(codes) == {200, 429}
         assert codes.count(200) <= 4
     plane.world.close()
+
+
+class _Stuck:
+    """Answers the probe of its loading, then hangs until it is let go."""
+
+    def __init__(self) -> None:
+        self.let_go, self.asked = threading.Event(), 0
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        self.asked += 1
+        if self.asked > 1:
+            self.let_go.wait(30)
+        return [Prediction(output="up", confidence=0.9) for _ in texts]
+
+
+@pytest.mark.req("K39", "J111")
+def test_a_laggard_blocks_its_own_callers_alone(tmp_path: Path) -> None:
+    """Forty callers wait for a model that does not answer; another agent's callers do not notice."""
+    plane = plane_of(tmp_path)
+    world, stuck = plane.world, _Stuck()
+    world.store.tasks.append({**world.store.tasks[0], "agent": "analyst"})
+    world.shelf.put("1.0.0", "analyst", topic=stuck)
+    with plane.client:
+        world.champion("1.0.0")
+        row = world.rollouts.open(agent="analyst", version="1.0.0", plan=PLAN, run_id="analyst")
+        world.rollouts.promote_full(row.id, actor="t", reason="t")
+        world.settle()
+
+        def ask(agent: str) -> float:
+            began = time.monotonic()
+            answer = plane.post("/v1/predict", {"agent": agent, "task": "topic", "inputs": ["a"]})
+            assert answer.status_code == 200, answer.text
+            return time.monotonic() - began
+
+        before = sorted(ask("scout") for _ in range(30))[15]
+        threads = [threading.Thread(target=ask, args=("analyst",)) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 10
+        while stuck.asked < 10 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        try:
+            assert stuck.asked >= 10  # more than there are cores: with one line for all, nobody would be answered now
+            during = sorted(ask("scout") for _ in range(30))[15]
+            assert all(thread.is_alive() for thread in threads)
+            assert during < 10 * before + 0.5
+        finally:
+            stuck.let_go.set()
+            for thread in threads:
+                thread.join(10)
+    world.close()
