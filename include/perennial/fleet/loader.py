@@ -94,6 +94,17 @@ def load(folder: Path) -> Fleet:
     return Fleet(members=tuple(members[name] for name in sorted(members)), errors=tuple(errors))
 
 
+def find(folder: Path, name: str) -> Member | None:
+    """The member of that name, or None; reads the file that bears its name alone, and all files when that is not it.
+
+    For a task's process, which needs one agent of the fleet. Of two files that declare one agent, this takes the one named after it.
+    """
+    own = load_file(folder / f"{name}.py") if (folder / f"{name}.py").is_file() else None
+    if isinstance(own, Member) and own.agent.name == name:
+        return own
+    return next((member for member in load(folder).members if member.agent.name == name), None)
+
+
 def load_file(file: Path) -> Member | FleetFileError:
     """One fleet file: its agent, or what is wrong with it and where."""
     name = f"perennial_fleet_{file.stem}"
