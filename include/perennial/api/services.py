@@ -43,8 +43,10 @@ class Limits:
     max_inputs: int = 256
     max_records: int = 5000
     predict_threads: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
-    store_threads: int = 8
+    # each is a transaction at work in PostgreSQL, which Airflow's heartbeats need too: two per core fill it
+    store_threads: int = field(default_factory=lambda: max(2, min(8, 2 * (os.cpu_count() or 1))))
     waiting: int = 64  # requests in line per kind of work, before 429
+    reading: int = 128  # bodies that come in at one time, before 429
 
 
 @dataclass(frozen=True, kw_only=True)
