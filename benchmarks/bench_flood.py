@@ -231,7 +231,8 @@ def measure(place: Home, arguments: argparse.Namespace) -> dict[str, Any]:
     first = json.loads(out.read_text())
     capacity = first["counts"].get("200", 0) / first["seconds"]
     said(f"capacity {capacity:.0f} requests a second")
-    before_pages, began, busy = page_times(place), datetime.now(UTC), processor_seconds(place)
+    before_pages, earlier = page_times(place), restarts(place)
+    began, busy = datetime.now(UTC), processor_seconds(place)
     with Watch(place) as watch:
         child = flood(60 * arguments.minutes, arguments.connections, capacity * arguments.times, out)
         child.wait()
@@ -245,7 +246,8 @@ def measure(place: Home, arguments: argparse.Namespace) -> dict[str, Any]:
         "capacity": capacity, "offered": sum(flooded["counts"].values()) / flooded["seconds"], "counts": flooded["counts"],
         "connections": arguments.connections, "minutes": arguments.minutes, "answer_ms": flooded["answer_ms"],
         "generator_cores": flooded["generator_cores"], "cores": spent, "acknowledged": acknowledged,
-        "missing": missing(acknowledged), "tasks": tasks(place, began), "restarts": restarts(place), "trainings": dict(watch.trainings),
+        "missing": missing(acknowledged), "tasks": tasks(place, began), "trainings": dict(watch.trainings),
+        "restarts": {name: number - earlier.get(name, 0) for name, number in restarts(place).items() if number > earlier.get(name, 0)},
         "pages_before": before_pages, "pages": pages, "bad_pages": bad,
     }  # fmt: skip
 
