@@ -94,12 +94,15 @@ def _flood(made: Plane) -> None:
     answers: list[Any] = []
     sender = threading.Thread(target=lambda: answers.append(made.post("/v1/examples", example)))
     sender.start()
-    assert held.wait(20)
-    refused = made.post("/v1/examples", example)
-    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-    assert made.post("/v1/rollback", {"agent": "scout", "reason": "bad answers"}).status_code == 200
-    assert made.client.get("/v1/agents").status_code == made.client.get("/healthz").status_code == 200
-    assert 'route="/v1/examples",status="429"' in made.client.get("/metrics").text
-    let_go.set()
-    sender.join()
+    try:
+        assert held.wait(20)
+        refused = made.post("/v1/examples", example)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        # it is heard, and answered with what is true: there is no version to go back to
+        assert made.post("/v1/rollback", {"agent": "scout", "reason": "bad answers"}).status_code == 409
+        assert made.client.get("/v1/agents").status_code == made.client.get("/healthz").status_code == 200
+        assert 'route="/v1/examples",status="429"' in made.client.get("/metrics").text
+    finally:
+        let_go.set()
+        sender.join()
     assert [answer.status_code for answer in answers] == [200]

@@ -16,6 +16,7 @@ from perennial.flows.due import due_agents
 from perennial.flows.ports import Ports
 from tests.dags.fleet import Nothing
 from tests.unit.flows.desk import Desk
+from tests.unit.registry.samples import Keys
 
 NAMES = [f"agent_{number}" for number in range(20)]
 
@@ -67,9 +68,9 @@ class Admits:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> tuple[Ports, Reads]:
+def world(tmp_path: Path, keys: Keys) -> tuple[Ports, Reads]:
     reads = Reads()
-    return replace(Desk(tmp_path).ports, fleet=reads), reads
+    return replace(Desk(tmp_path, keys).ports, fleet=reads), reads
 
 
 @pytest.mark.parametrize(("due", "reads"), [(NAMES, 1), (NAMES[:1], 1), ([], 0)], ids=["all", "one", "none"])
