@@ -56,9 +56,10 @@ def measure(
     world: Ports, plane: Plane, truth: Truth, pool: tuple[Truth, ...], per_second: float
 ) -> tuple[float, float]:
     """Whole seconds, and those of the work itself."""
-    share = world.fleet().agent("scout").rollout.steps[0]
-    key = next(f"vip-{n}" for n in range(100_000) if arm_for(f"vip-{n}", "scout", share).value == "candidate")
-    before = world.ledger.champion("scout")
+    agent = plane.agent
+    share = world.fleet().agent(agent).rollout.steps[0]
+    key = next(f"vip-{n}" for n in range(100_000) if arm_for(f"vip-{n}", agent, share).value == "candidate")
+    before = world.ledger.champion(agent)
     wrong = plane.predict(TASK, truth.text, "desk")["output"]
     quiet: AbstractContextManager[object] = nullcontext()
     with Traffic(plane, TASK, pool, heard=ignore, per_second=per_second) if per_second else quiet:
@@ -72,8 +73,8 @@ def measure(
         version = wait_for("the corrected answer", answered, seconds=300, every=0.2)
         whole = time.monotonic() - began
     with Traffic(plane, TASK, pool, heard=ignore):  # a rollout needs traffic to judge
-        wait_for("100 %", lambda: world.ledger.champion("scout") == version, seconds=300)
-    job, rollout = world.jobs.of_version("scout", version), world.rollouts.latest("scout")
+        wait_for("100 %", lambda: world.ledger.champion(agent) == version, seconds=300)
+    job, rollout = world.jobs.of_version(agent, version), world.rollouts.latest(agent)
     assert job is not None
     assert rollout is not None
     shadow = sum(float(look["evidence"].get("seconds", 0.0)) for look in world.rollouts.looks(rollout.id))

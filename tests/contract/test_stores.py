@@ -61,6 +61,7 @@ class Store:
     buffer: BufferStore
     admit: Callable[..., AdmitOutcome]
     expire: Callable[[UUID], None]
+    waiting: Callable[[list[str]], list[str]]  # the agents that an admission would change
     rows: Callable[[], dict[str, tuple[str, UUID | None]]]  # state and superseded_by, by example id
     announced: Callable[[], list[dict[str, Any]]]
 
@@ -95,7 +96,10 @@ def _memory() -> Store:
     def admit(examine: Examine = accept, agent: str = "scout") -> AdmitOutcome:
         return MemoryAdmission(buffer).run(agent, examine)
 
-    return Store(buffer=buffer, admit=admit, expire=expire, rows=rows, announced=lambda: list(buffer.state.announced))
+    return Store(
+        buffer=buffer, admit=admit, expire=expire, rows=rows, announced=lambda: list(buffer.state.announced),
+        waiting=MemoryAdmission(buffer).waiting,
+    )  # fmt: skip
 
 
 def _postgres(urls: TestDatabase) -> Iterator[Store]:
@@ -119,7 +123,10 @@ def _postgres(urls: TestDatabase) -> Iterator[Store]:
     def admit(examine: Examine = accept, agent: str = "scout") -> AdmitOutcome:
         return Admission(admit_db, batch=7).run(agent, examine)
 
-    yield Store(buffer=PostgresBuffer(app), admit=admit, expire=expire, rows=rows, announced=announced)
+    yield Store(
+        buffer=PostgresBuffer(app), admit=admit, expire=expire, rows=rows, announced=announced,
+        waiting=Admission(admit_db).waiting,
+    )  # fmt: skip
     app.close()
     admit_db.close()
 
@@ -134,6 +141,30 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
         for made in _postgres(request.getfixturevalue("database")):
             made.buffer.sync_agents([record()])
             yield made
+
+
+@pytest.mark.req("D3")
+def test_a_look_at_all_agents_names_those_with_something_to_admit(store: Store) -> None:
+    names = ["idle", "scout", "unlabelled", "stranger", "stopped"]
+    store.buffer.sync_agents([record(name) for name in names])
+    assert store.waiting(names) == []
+    store.buffer.add(row("Rates fell."))
+    store.buffer.add(row("Rates rose.", None, agent="unlabelled"))
+    store.buffer.add(row("Rates stood.", agent="stranger", task="unheard_of"))
+    store.buffer.add(row("Rates sank.", agent="stopped"))
+    assert store.waiting(names) == ["scout", "unlabelled", "stranger", "stopped"]
+    for name in names[:4]:
+        store.admit(agent=name)
+
+    def away(*_: Any) -> Admitted | Refused:
+        raise GuardUnavailable("the detector is away")
+
+    store.admit(away, agent="stopped")
+    # what came in is read; the row of an unknown task, and the one that nobody could look at, may move again later
+    assert store.waiting(names) == ["stranger", "stopped"]
+    store.admit(agent="stopped")
+    assert store.waiting(names) == ["stranger"]
+    assert store.waiting([]) == []
 
 
 # --- the way in -------------------------------------------------------------------------------------------------------

@@ -77,7 +77,10 @@ def create_app(services: Services) -> FastAPI:
             continue
         app.add_api_route(path, plane.answering(path, handler), methods=[method], response_model=None)
     app.add_exception_handler(HTTPException, _not_here)
-    app.add_middleware(Guard, token=services.limits.token, max_body=services.limits.max_body)
+    app.add_middleware(
+        Guard, token=services.limits.token, max_body=services.limits.max_body, full=plane.full, shed=plane.shed,
+        reading=services.limits.reading,
+    )  # fmt: skip
     return app
 
 
@@ -96,6 +99,19 @@ class _Plane:
         limits = services.limits
         self._agents: dict[str, Lane] = {}
         self._store = Lane(threads=limits.store_threads, waiting=limits.waiting)
+        # whoever puts a bad model back must not stand in the line of a flood of examples
+        self._orders = Lane(threads=1, waiting=8)
+        self._lanes = {"/v1/predict": self._models, "/v1/outcomes": self._store} | dict.fromkeys(_INGEST, self._store)
+
+    def full(self, path: str) -> bool:
+        """Whether the line for the work of this path is full; a path without a line never is."""
+        lane = self._lanes.get(path)
+        return lane is not None and lane.full
+
+    def shed(self, path: str) -> None:
+        """Count a request that was refused before its body was read."""
+        known = path if path in self._lanes else "other"  # a caller must not choose the names of our numbers
+        self._services.metrics.requests.labels(known, "429").inc()
 
     def answering(self, path: str, handler: Handler) -> Handler:
         """The handler with every error turned into an answer that names no value and no secret."""
@@ -197,7 +213,7 @@ class _Plane:
     async def rollback(self, request: Request) -> Response:
         """Serve the former champion again; without PostgreSQL in this process alone, and for all when it is back."""
         raw = await request.body()
-        return await self._store.run(lambda: self._rollback(raw))
+        return await self._orders.run(lambda: self._rollback(raw))
 
     def _rollback(self, raw: bytes) -> Response:
         asked = body.record(body.parse(raw))

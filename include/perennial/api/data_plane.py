@@ -42,6 +42,7 @@ __all__ = ["create_app", "main", "services_of"]
 logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 5.0
+MOST_FILES = 65_536
 STORE_WAIT_SECONDS = 2.0  # a gateway that finds no connection in this time takes the store for lost
 
 
@@ -133,6 +134,17 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return bound
 
 
+def allow_connections() -> None:
+    """Raise the soft limit of open files to the hard one. A flood of connections then meets the guard, which answers 429; uvicorn's own
+    limit would answer 503 without saying when to come again, and a process without file numbers answers nothing at all."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def run(settings: Settings) -> None:
     """Serve until a signal. Refuses to start on an address that others reach without a token, or on a taken port."""
     import uvicorn
@@ -149,9 +161,9 @@ def run(settings: Settings) -> None:
     if services.serves is not DataPlanePart.INGEST:
         tune_threads(services.limits.predict_workers)
     config = uvicorn.Config(
-        create_app(services), log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=4,
-        limit_concurrency=1000, ws="none",
+        create_app(services), log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=4, ws="none",
     )  # fmt: skip
+    allow_connections()
     uvicorn.Server(config).run(sockets=[bound])
 
 

@@ -7,9 +7,10 @@ nobody answers). With a token the token decides.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -50,11 +51,20 @@ def check_exposure(host: str, token: str | None) -> None:
 
 class Guard:
     """Pure ASGI. Refuses with 401, 403, 411 to 415; what passes has its whole body in memory, at most ``max_body``
-    bytes."""
+    bytes.
 
-    def __init__(self, app: ASGIApp, *, token: str | None, max_body: int) -> None:
-        self._app, self._max_body = app, max_body
+    A flood is shed here, before a body is read or a route is looked up: 429 when ``full`` says that the path's work has a full line, or
+    when ``reading`` bodies come in already. That costs a small part of taking a request, and bounds the memory: ``reading`` times
+    ``max_body``. The rest of a body that was not read is dropped as it comes, and the connection stays open.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, token: str | None, max_body: int, full: Callable[[str], bool] = lambda _: False,
+        shed: Callable[[str], None] = lambda _: None, reading: int = 128, body_seconds: float = 60.0,
+    ) -> None:  # fmt: skip
+        self._app, self._max_body, self._full, self._shed = app, max_body, full, shed
         self._token = token.encode() if token else None
+        self._reading, self._most_reading, self._body_seconds = 0, reading, body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -69,7 +79,25 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        body = await read_body(scope, receive, self._max_body)
+        if scope["method"] in {"GET", "HEAD"}:
+            await self._app(scope, receive, send)
+            return
+        if self._reading >= self._most_reading or self._full(scope["path"]):
+            self._shed(scope["path"])
+            await _TOO_MANY(scope, receive, send)
+            return
+        self._reading += 1
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                body = await read_body(scope, receive, self._max_body)
+        except TimeoutError:
+            # a sender that dawdles must not keep the place of another
+            await _error(408, f"the body did not come within {self._body_seconds:.0f} s", {"connection": "close"})(
+                scope, receive, send
+            )
+            return
+        finally:
+            self._reading -= 1
         if body is None:
             await _error(413, f"the body is larger than {self._max_body} bytes; send it in parts")(scope, receive, send)
             return
@@ -94,6 +122,10 @@ class Guard:
 def _error(status: int, text: str, headers: MutableMapping[str, str] | None = None) -> Reply:
     content: dict[str, Any] = {"error": text}
     return Reply(content, status_code=status, headers=dict(headers or {}))
+
+
+# made once: a flood gets it some thousand times a second
+_TOO_MANY = _error(429, "too many requests wait; come again in a second", {"retry-after": "1"})
 
 
 def _host(header: bytes) -> str:

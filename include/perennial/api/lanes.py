@@ -21,11 +21,16 @@ class Lane:
     def __init__(self, *, threads: int, waiting: int) -> None:
         self._limiter, self._places, self._taken = CapacityLimiter(threads), threads + waiting, 0
 
+    @property
+    def full(self) -> bool:
+        """Whether ``run`` would raise Busy at this moment."""
+        return self._taken >= self._places
+
     async def run(self, work: Callable[[], T]) -> T:
         """Run ``work`` in a thread; Busy when the line is full."""
         # Counted here and not by the limiter: it notes a request some turns of the loop later, and a burst that came
         # in one turn would all pass.
-        if self._taken >= self._places:
+        if self.full:
             raise Busy
         self._taken += 1
         try:

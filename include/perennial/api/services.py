@@ -44,8 +44,10 @@ class Limits:
     max_records: int = 5000
     predict_threads: int = 16  # requests of one agent in hand; most of them wait for a batch
     predict_workers: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))  # batches at once
-    store_threads: int = 8
+    # each is a transaction at work in PostgreSQL, which Airflow's heartbeats need too: two per core fill it
+    store_threads: int = field(default_factory=lambda: max(2, min(8, 2 * (os.cpu_count() or 1))))
     waiting: int = 64  # requests in line per agent, and for the store, before 429
+    reading: int = 128  # bodies that come in at one time, before 429
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from perennial.bridge.pools import CPU
 from perennial.domain.words import Mode, Reason, RolloutDecision
 from perennial.fleet import loader
 from perennial.fleet.agent import Agent
-from perennial.settings import load_settings
+from perennial.settings import Settings, load_settings
 
 CRITICAL_WEIGHT = 1000
 URGENT_WEIGHT = 100
@@ -73,17 +73,24 @@ waits for a person or for the end of a freeze window has no running task: it kee
 """
 
 
-def fleet_dags(build: Callable[[Agent], DAG]) -> dict[str, DAG]:
-    """One DAG per agent that loads, by id. A broken fleet file costs its own agent alone; ``fleet_check`` names it."""
-    fleet = loader.load(load_settings().fleet_folder)
-    wanted = get_parsing_context().dag_id  # a task's process parses for one DAG alone
-    mine = [agent for agent in fleet.agents if wanted is None or wanted.endswith(f"_{agent.name}")]
-    dags = [build(agent) for agent in mine]
+def fleet_dags(build: Callable[[Agent, Settings], DAG]) -> dict[str, DAG]:
+    """One DAG per agent that loads, by id. A broken fleet file costs its own agent alone; ``fleet_check`` names it.
+
+    A task's process parses for one DAG alone: it builds that one, and where the file is named after the agent reads no other.
+    """
+    settings, wanted = load_settings(), get_parsing_context().dag_id  # the settings are read once, not once per agent
+    if wanted is None:
+        mine = loader.load(settings.fleet_folder).agents
+    else:
+        one = loader.find(settings.fleet_folder, wanted.partition("_")[2])
+        mine = () if one is None else (one.agent,)
+    dags = [build(agent, settings) for agent in mine]
     return {dag.dag_id: dag for dag in dags}
 
 
-def train_dag(agent: Agent) -> DAG:
+def train_dag(agent: Agent, settings: Settings | None = None) -> DAG:
     """``train_<agent>``: from claimed rows to a registered version."""
+    place = _place(agent, settings or load_settings())
     with DAG(
         dag_id=f"train_{agent.name}",
         description=f"Retrains {agent.name} from its buffer",
@@ -92,7 +99,6 @@ def train_dag(agent: Agent) -> DAG:
         catchup=False,
         is_paused_upon_creation=False,
         default_args=default_args(agent.owner),
-        params=_train_params(),
         tags=_tags(agent, "train"),
         doc_md=_train_doc(agent),
     ) as dag:
@@ -100,11 +106,14 @@ def train_dag(agent: Agent) -> DAG:
         claimed = ClaimOperator(task_id="claim", agent=agent.name)
         selected = _step(steps.select)()
         one_came = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
-        trained = _training(agent, "train", 1).expand(task_name=selected)
-        critical = _training(agent, "train_critical", CRITICAL_WEIGHT).expand(task_name=selected)
+        trained = _training(place, "train", 1).expand(task_name=selected)
+        critical = _training(place, "train_critical", CRITICAL_WEIGHT).expand(task_name=selected)
         evaluated = _step(steps.evaluate, pool=CPU, minutes=30, trigger_rule=one_came)()
         gate = GateOperator(task_id=GATE)
-        lanes = [_fast_lane(agent, FAST_LANE, URGENT_WEIGHT), _fast_lane(agent, FAST_LANE_CRITICAL, CRITICAL_WEIGHT)]
+        lanes = [
+            _fast_lane(agent, place, FAST_LANE, URGENT_WEIGHT),
+            _fast_lane(agent, place, FAST_LANE_CRITICAL, CRITICAL_WEIGHT),
+        ]
         approve = ApproveOperator(
             task_id="approve", subject=f"Release a new version of {agent.name}?", trigger_rule=one_came
         )
@@ -119,10 +128,10 @@ def train_dag(agent: Agent) -> DAG:
             judged >> [approve, register]
         approve >> register >> settle
         settle.as_teardown(setups=claimed)
-    return dag
+    return _with_form(dag, _train_params())
 
 
-def rollout_dag(agent: Agent) -> DAG:
+def rollout_dag(agent: Agent, _: Settings | None = None) -> DAG:
     """``rollout_<agent>``: from a registered version to the champion. Two may run: the newer supersedes the older."""
     shares = [step for step in agent.rollout.steps if step < 1.0]
     longest = timedelta(seconds=agent.rollout.max_hold_seconds + 300)
@@ -136,7 +145,6 @@ def rollout_dag(agent: Agent) -> DAG:
         catchup=False,
         is_paused_upon_creation=False,
         default_args=default_args(agent.owner),
-        params=_rollout_params(),
         tags=_tags(agent, "rollout"),
         doc_md=ROLLOUT_DOC.format(
             title=f"Roll out {agent.name}", agent=agent.name, samples=agent.rollout.min_samples,
@@ -160,6 +168,13 @@ def rollout_dag(agent: Agent) -> DAG:
         revert = _step(steps.revert, retries=5)()
         before >> promoted >> revert
         revert.as_teardown(setups=verified)
+    return _with_form(dag, _rollout_params())
+
+
+def _with_form(dag: DAG, form: dict[str, Param]) -> DAG:
+    """The DAG with the form of its runs. Given last: an operator copies the params that its DAG has when it is made, and Airflow then
+    checks and stores each copy with each task, which took six sevenths of what serializing a DAG costs. A run's task reads the DAG's."""
+    dag.params = form
     return dag
 
 
@@ -170,25 +185,25 @@ def _step(function: Callable[..., Any], *, minutes: float = 10, **options: Any) 
     )(function)
 
 
-def _training(agent: Agent, name: str, weight: int) -> Any:
+def _training(place: dict[str, Any], name: str, weight: int) -> Any:
     return task(
-        task_id=name, **_place(agent), priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES),
+        task_id=name, **place, priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES),
         multiple_outputs=False, map_index_template="{{ task.op_kwargs['task_name'] }}",
     )(steps.train)  # fmt: skip
 
 
-def _fast_lane(agent: Agent, name: str, weight: int) -> Any:
+def _fast_lane(agent: Agent, place: dict[str, Any], name: str, weight: int) -> Any:
     return FastLaneOperator(
-        task_id=name, **_place(agent), priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES)
+        task_id=name, **place, priority_weight=weight, execution_timeout=timedelta(minutes=TRAIN_MINUTES)
     )
 
 
-def _place(agent: Agent) -> dict[str, Any]:
+def _place(agent: Agent, settings: Settings) -> dict[str, Any]:
     """Where an agent trains: its pool, its queue when it or the deployment names one, and the pod that the deployment asks for.
 
     An executor that knows no queues, or no pods, ignores them.
     """
-    settings, place = load_settings(), {"pool": agent.pool}
+    place: dict[str, Any] = {"pool": agent.pool}
     queue = agent.queue or settings.train_queue
     if queue:
         place["queue"] = queue

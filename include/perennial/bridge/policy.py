@@ -24,6 +24,16 @@ HOPELESS = (
 )  # fmt: skip
 
 
+class _SharedPolicy(ExceptionRetryPolicy):  # type: ignore[misc]
+    """One object for every task of a process: nothing changes it, and an operator copies its ``default_args`` deeply."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _SharedPolicy:
+        return self
+
+
+_POLICY = _SharedPolicy(rules=[RetryRule(exception=list(HOPELESS), action=RetryAction.FAIL)])
+
+
 def default_args(owner: str = "perennial") -> dict[str, Any]:
     """``default_args`` of a generated DAG. Weights are absolute, so that only a critical training overtakes."""
     return {
@@ -32,7 +42,7 @@ def default_args(owner: str = "perennial") -> dict[str, Any]:
         "retry_delay": timedelta(seconds=2),
         "max_retry_delay": timedelta(seconds=15),
         "retry_exponential_backoff": 2.0,
-        "retry_policy": ExceptionRetryPolicy(rules=[RetryRule(exception=list(HOPELESS), action=RetryAction.FAIL)]),
+        "retry_policy": _POLICY,
         "execution_timeout": timedelta(minutes=10),
         "weight_rule": "absolute",
     }

@@ -32,7 +32,10 @@ def promotions(agents: Sequence[str], since: datetime) -> list[dict[str, str]]:
     from perennial.bridge.hooks import task_ports
 
     ports = task_ports()
-    names = list(agents) or [agent.name for agent in ports.fleet().agents]
+    moved = ports.ledger.promoted_since(since)  # asked every few seconds, so one look for all agents
+    if not moved:
+        return []
+    names = [name for name in (agents or ports.fleet().names) if name in moved]
     found = [newest_promotion(name, ports.ledger.moves(name), since) for name in names]
     return [one for one in found if one is not None]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,8 @@ from types import ModuleType
 from perennial.errors import NotConfigured
 from perennial.fleet.agent import Agent
 from perennial.fleet.overrides import Override
+
+REMEMBERED_SECONDS = 60.0  # a file may read what lies beside it (labels from a list): so late such a change is seen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,11 +97,26 @@ def load(folder: Path) -> Fleet:
     return Fleet(members=tuple(members[name] for name in sorted(members)), errors=tuple(errors))
 
 
+def find(folder: Path, name: str) -> Member | None:
+    """The member of that name, or None; reads the file that bears its name alone, and all files when that is not it.
+
+    For a task's process, which needs one agent of the fleet. Of two files that declare one agent, this takes the one named after it.
+    """
+    own = load_file(folder / f"{name}.py") if (folder / f"{name}.py").is_file() else None
+    if isinstance(own, Member) and own.agent.name == name:
+        return own
+    return next((member for member in load(folder).members if member.agent.name == name), None)
+
+
 def load_file(file: Path) -> Member | FleetFileError:
-    """One fleet file: its agent, or what is wrong with it and where."""
+    """One fleet file: its agent, or what is wrong with it and where. The same bytes are not run again within a minute."""
     name = f"perennial_fleet_{file.stem}"
     try:
         source = file.read_bytes()
+        digest = hashlib.sha256(source).hexdigest()
+        seen = _remembered.get(file)
+        if seen is not None and seen[0] == digest and time.monotonic() - seen[1] < REMEMBERED_SECONDS:
+            return seen[2]
         module = ModuleType(name)
         module.__file__ = str(file)
         sys.modules[name] = module  # dataclasses look their module up
@@ -111,7 +129,13 @@ def load_file(file: Path) -> Member | FleetFileError:
     agent = module.__dict__.get("AGENT")
     if not isinstance(agent, Agent):
         return FleetFileError(file=str(file), line=1, message="has no AGENT = Agent(...); see include/fleet/scout.py")
-    return Member(agent=agent, file=file, digest=hashlib.sha256(source).hexdigest())
+    member = Member(agent=agent, file=file, digest=digest)
+    _remembered[file] = (digest, time.monotonic(), member)
+    return member
+
+
+# by file: digest, when it ran, and what came of it; a task, a page and the data plane ask for the fleet many times
+_remembered: dict[Path, tuple[str, float, Member]] = {}
 
 
 def _line_of(error: BaseException, file: Path) -> int:

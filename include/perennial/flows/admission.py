@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from perennial.domain.words import JSON, TaskKind
@@ -11,23 +12,33 @@ from perennial.fleet.agent import Agent
 from perennial.flows.ports import Ports
 from perennial.guard.records import check_record
 from perennial.guard.redactor import Redactor, redactor_for
-from perennial.ingest.admit import Admitted, Examine, Refused
+from perennial.ingest.admit import Admission, Admitted, Examine, Refused
 
 logger = logging.getLogger(__name__)
 
 
 def admit_agent(ports: Ports, agent_name: str) -> dict[str, Any]:
     """Admit every raw row of one agent; returns counts by outcome. Safe to run twice at once and again after a kill."""
-    if ports.admission is None:
-        raise NotConfigured("PERENNIAL_ADMIT_DATABASE_URL", "the admit step needs the role that may read originals")
+    admission = _admission(ports)
     agent = ports.fleet().agent(agent_name)
-    outcome = ports.admission.run(agent_name, examiner(agent))
+    outcome = admission.run(agent_name, examiner(agent))
     released = {
         task.name: ports.buffer.release_new_labels(agent_name, task.name, task.new_label_rows)
         for task in agent.tasks
         if task.kind is TaskKind.CLASSIFICATION and task.labels is None
     }
     return {**outcome.as_dict(), "released": sum(released.values())}
+
+
+def admittable(ports: Ports, agents: Sequence[str]) -> list[str]:
+    """Those of the agents for which ``admit_agent`` has anything to do, in their order; one statement for all."""
+    return _admission(ports).waiting(agents)
+
+
+def _admission(ports: Ports) -> Admission:
+    if ports.admission is None:
+        raise NotConfigured("PERENNIAL_ADMIT_DATABASE_URL", "the admit step needs the role that may read originals")
+    return ports.admission
 
 
 def examiner(agent: Agent) -> Examine:

@@ -40,6 +40,7 @@ class Seen:
 
 def look(ports: Ports) -> Seen:
     """Every cause that stands now. Raises StoreUnavailable when PostgreSQL is away; without Airflow its runs are left as they were."""
+    ports = ports.with_fleet_read()
     standings = {one.agent: one for one in ports.jobs.standings()}
     quiet = set(ports.buffer.quiet(ports.settings.alert_quiet_hours * 3600.0))
     causes = [

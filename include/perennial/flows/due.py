@@ -10,4 +10,8 @@ from perennial.flows.ports import Ports
 def due_agents(ports: Ports) -> list[tuple[str, Reason]]:
     """Agents that should train now and do not, with the reason; constant time per agent. One whose circuit breaker is open is
     not due by threshold or drift, nor is one whose training budget is spent."""
-    return [(agent, reason) for agent, reason in ports.buffer.due_agents() if waits(ports, agent, reason) is None]
+    due = ports.buffer.due_agents()
+    if not due:
+        return []  # at most looks: nothing needs the fleet's files
+    ports = ports.with_fleet_read()
+    return [(agent, reason) for agent, reason in due if waits(ports, agent, reason) is None]

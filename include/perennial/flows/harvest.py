@@ -7,7 +7,7 @@ from typing import Any
 
 from perennial.errors import SourceError
 from perennial.events.drop_folder import DropFolder
-from perennial.flows.admission import admit_agent
+from perennial.flows.admission import admit_agent, admittable
 from perennial.flows.fleet_sync import sync
 from perennial.flows.ports import Ports
 from perennial.ingest.drain import drain as drain_source
@@ -29,12 +29,13 @@ def drain(ports: Ports, source: str) -> dict[str, Any]:
 
 
 def admit_waiting(ports: Ports) -> dict[str, Any]:
-    """Admit the raw rows of every agent; agents with nothing waiting are left out of the answer."""
+    """Admit the raw rows of every agent; agents with nothing waiting are left out of the answer, and cost one probe of an index."""
     result: dict[str, Any] = {}
-    for agent in ports.fleet().agents:
-        outcome = admit_agent(ports, agent.name)
+    ports = ports.with_fleet_read()
+    for name in admittable(ports, ports.fleet().names):
+        outcome = admit_agent(ports, name)
         if any(outcome.values()):
-            result[agent.name] = outcome
+            result[name] = outcome
     return result
 
 

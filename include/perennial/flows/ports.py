@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perennial.alerts.store import AlertStore
@@ -51,6 +51,11 @@ class Ports:
     aside: AsideStore | None = None
     alerts: AlertStore | None = None
     overrides: OverrideStore | None = None
+
+    def with_fleet_read(self) -> Ports:
+        """The same ports with the fleet as it is now, read once. For what goes over all agents: asking for the fleet reads every file."""
+        fleet = self.fleet()
+        return replace(self, fleet=lambda: fleet)
 
     @property
     def bench(self) -> Workbench:

@@ -7,7 +7,7 @@ the reason for which the row stands in quarantine. Nothing of a text is logged.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
@@ -87,6 +87,14 @@ class Admission:
         if totals["unavailable"]:
             logger.error("the guard of %s was away: %s rows wait in quarantine", agent, totals["unavailable"])
         return AdmitOutcome(**totals)
+
+    def waiting(self, agents: Sequence[str]) -> list[str]:
+        """Those of the agents with rows that ``run`` or the release of new labels may move, in their order. Probes of indexes: its
+        time grows with the number of agents and not with their rows."""
+        with self._database.connection() as connection:
+            rows = connection.execute(self._sql["waiting_agents"], {"agents": list(agents)}).fetchall()
+        found = {row["agent"] for row in rows}
+        return [agent for agent in agents if agent in found]
 
     def release(self, agent: str) -> int:
         """Let rows wait again that stood aside for an absent guard or for a task that the fleet knows by now."""

@@ -17,6 +17,14 @@ SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_diges
 FROM perennial.examples e JOIN perennial.originals o USING (example_id)
 WHERE e.agent = %(agent)s AND e.state = 'unlabelled' AND e.admitted_at IS NULL
 ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
+-- name: waiting_agents
+-- Each part is a probe of a partial index. What stands aside for an absent guard, an unknown task or a rare label may come back.
+SELECT a.agent FROM unnest(%(agents)s::text[]) AS a (agent)
+WHERE EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.state = 'raw')
+   OR EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.state = 'unlabelled' AND e.admitted_at IS NULL)
+   OR EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.state = 'quarantined'
+              AND e.reason IN ('guard_unavailable', 'unknown_task'))
+   OR EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.state = 'held' AND e.reason = 'new_label_waiting')
 -- name: admitted
 UPDATE perennial.examples SET
     state = CASE WHEN %(label)s::jsonb IS NULL THEN 'unlabelled' ELSE 'ready' END::perennial.example_state,

@@ -35,6 +35,13 @@ SELECT agent, name, value FROM perennial.counters ORDER BY agent, name
 -- name: fleet
 SELECT t.agent, t.task AS name, coalesce(t.alias_of, t.task) AS task, t.kind, t.labels, t.max_length
 FROM perennial.tasks t JOIN perennial.agents a USING (agent) WHERE a.active ORDER BY t.agent, t.task
+-- name: synced
+-- The active agents as they were last written, in the form of what is to be written.
+SELECT a.agent, a.record, a.file_digest, a.update_threshold, a.max_buffer_size, a.holdout_share,
+       coalesce((SELECT json_agg(json_build_object('task', t.task, 'alias_of', t.alias_of, 'kind', t.kind, 'labels', t.labels,
+                                                   'max_length', t.max_length) ORDER BY t.task COLLATE "C")
+                 FROM perennial.tasks t WHERE t.agent = a.agent), '[]'::json) AS tasks
+FROM perennial.agents a WHERE a.active
 -- name: lock_sync
 SELECT pg_advisory_xact_lock(720722)
 -- name: sync_agent

@@ -362,6 +362,11 @@ class MemoryAdmission:
     def __init__(self, buffer: MemoryBuffer) -> None:
         self._state = buffer.state
 
+    def waiting(self, agents: Sequence[str]) -> list[str]:
+        """See ``Admission.waiting``."""
+        with self._state.lock:
+            return [agent for agent in agents if any(_may_move(row) for row in self._state.of(agent))]
+
     def run(self, agent: str, examine: Examine) -> AdmitOutcome:
         """Admit every waiting row of the agent."""
         self.release(agent)
@@ -425,3 +430,12 @@ class MemoryAdmission:
                     self._rename(row, names[row.task])
                     released += 1
         return released
+
+
+def _may_move(row: Row) -> bool:
+    """Whether an admission may change the row's state, or the release of new labels."""
+    if row.state is State.QUARANTINED:
+        return row.reason in {GUARD_AWAY, "unknown_task"}
+    if row.state is State.HELD:
+        return row.reason == "new_label_waiting"
+    return row.state is State.RAW or (row.state is State.UNLABELLED and row.admitted_at is None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -191,24 +192,26 @@ class PostgresIntake:
         """Write the fleet: agents and tasks as given; agents that are not among them become inactive unless ``keep``.
 
         Each record holds agent, record, file_digest, update_threshold, max_buffer_size, holdout_share and tasks, a list
-        of {task, kind, labels, max_length, aliases}. Unchanged rows are not written again.
+        of {task, kind, labels, max_length, aliases}. A fleet that did not change costs one statement and takes no lock,
+        whatever its size.
         """
         with self._database.connection() as connection:
+            known = {row["agent"]: row for row in connection.execute(self._intake["synced"])}
+            changed = [record for record in records if _differs(record, known.get(record["agent"]))]
+            retired = set() if keep else known.keys() - {record["agent"] for record in records}
+            if not changed and not retired:
+                return
             connection.execute(self._intake["lock_sync"])
-            for record in records:
+            for record in changed:
                 self._sync_one(connection, record)
-            if not keep:
+            if retired:
                 connection.execute(self._intake["retire_agents"], {"names": [record["agent"] for record in records]})
 
     def _sync_one(self, connection: Connection, record: Mapping[str, Any]) -> None:
         from psycopg.types.json import Jsonb
 
         connection.execute(self._intake["sync_agent"], {**record, "record": Jsonb(record["record"])})
-        rows = [
-            {**task, "agent": record["agent"], "task": name, "alias_of": None if name == task["task"] else task["task"]}
-            for task in record["tasks"]
-            for name in (task["task"], *task.get("aliases", ()))
-        ]
+        rows = _task_rows(record)
         names = [row["task"] for row in rows]
         connection.execute(self._intake["drop_tasks"], {"agent": record["agent"], "names": names})
         for row in rows:
@@ -230,6 +233,26 @@ class PostgresIntake:
         """The overrides that hold now."""
         with self._database.connection() as connection:
             return {row["name"]: row["value"] for row in connection.execute(self._intake["overrides"])}
+
+
+def _task_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row per name of a task: its own, and each alias."""
+    return [
+        {**task, "agent": record["agent"], "task": name, "alias_of": None if name == task["task"] else task["task"]}
+        for task in record["tasks"]
+        for name in (task["task"], *task.get("aliases", ()))
+    ]
+
+
+def _differs(record: Mapping[str, Any], stored: Mapping[str, Any] | None) -> bool:
+    """Whether an agent must be written. A difference that is none (a rounded number) costs a statement that changes nothing."""
+    if stored is None:
+        return True
+    fields = ("file_digest", "update_threshold", "max_buffer_size", "holdout_share")
+    names = ("task", "alias_of", "kind", "labels", "max_length")
+    tasks = sorted(({name: row[name] for name in names} for row in _task_rows(record)), key=itemgetter("task"))
+    wanted = json.loads(json.dumps({"record": record["record"], "tasks": tasks}))  # as it comes back: lists for tuples
+    return any(record[name] != stored[name] for name in fields) or any(wanted[name] != stored[name] for name in wanted)
 
 
 def _json(value: JSON) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from perennial.fleet.agent import Agent
@@ -67,8 +67,8 @@ class FleetView:
 
 def gather(ports: Ports, overview: Overview, dags: Dags) -> FleetView:
     """Every agent of the fleet; a handful of statements whatever its size."""
+    ports = ports.with_fleet_read()
     fleet = ports.fleet()
-    ports = replace(ports, fleet=lambda: fleet)  # one page reads the fleet's files once
     names = [agent.name for agent in fleet.agents]
     standings = overview.standings(names)
     known = dags.facts([*map(train_dag_id, names), NIGHTLY])

@@ -122,6 +122,10 @@ class Ledger(Protocol):
         """The last moves of both aliases, newest first."""
         ...
 
+    def promoted_since(self, time: datetime) -> frozenset[str]:
+        """Agents that came to serve another version after a moment; one look, whatever the number of agents and of earlier moves."""
+        ...
+
     def served_at(self, agent: str, time: datetime) -> AliasMove | None:
         """Which version was champion at a moment, since when, and who decided; None before the first."""
         ...
@@ -340,6 +344,10 @@ class PostgresLedger:
     def moves(self, agent: str, limit: int = 100) -> tuple[AliasMove, ...]:
         """See ``Ledger``."""
         return tuple(_move(row) for row in self._all("moves", {"agent": agent, "limit": limit}))
+
+    def promoted_since(self, time: datetime) -> frozenset[str]:
+        """See ``Ledger``."""
+        return frozenset(row["agent"] for row in self._all("promoted_since", {"time": aware(time)}))
 
     def served_at(self, agent: str, time: datetime) -> AliasMove | None:
         """See ``Ledger``."""

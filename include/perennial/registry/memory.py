@@ -190,6 +190,15 @@ class MemoryLedger:
         """See ``Ledger``."""
         return tuple(move for move in reversed(self._moves) if move.agent == agent)[:limit]
 
+    def promoted_since(self, time: datetime) -> frozenset[str]:
+        """See ``Ledger``."""
+        moment = aware(time)
+        return frozenset(
+            move.agent
+            for move in self._moves
+            if move.alias is Alias.CHAMPION and move.version is not None and move.moved_at > moment
+        )
+
     def served_at(self, agent: str, time: datetime) -> AliasMove | None:
         """See ``Ledger``."""
         moment = aware(time)

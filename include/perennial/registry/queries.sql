@@ -61,6 +61,12 @@ VALUES (%(agent)s, %(alias)s, %(version)s, %(actor)s, %(reason)s, %(job_id)s)
 -- name: moves
 SELECT agent, alias, version, actor, reason, job_id, moved_at FROM perennial.alias_moves
 WHERE agent = %(agent)s ORDER BY id DESC LIMIT %(limit)s
+-- name: promoted_since
+-- Moves are written in the order of their time, so the primary key walks back over the new ones alone; and over some more, because
+-- two that are written in one moment may change places.
+SELECT DISTINCT agent FROM perennial.alias_moves
+WHERE id > coalesce((SELECT id FROM perennial.alias_moves WHERE moved_at <= %(time)s ORDER BY id DESC LIMIT 1), 0) - 1000
+  AND alias = 'champion' AND version IS NOT NULL AND moved_at > %(time)s
 -- name: served_at
 SELECT agent, alias, version, actor, reason, job_id, moved_at FROM perennial.alias_moves
 WHERE agent = %(agent)s AND alias = 'champion' AND moved_at <= %(time)s ORDER BY id DESC LIMIT 1

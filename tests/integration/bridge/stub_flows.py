@@ -316,9 +316,13 @@ def ports_from(settings: Any) -> Any:
             renew=lambda job_id, attempt, seconds: journal("", "renew", seconds=seconds),
         ),
         rollouts=types.SimpleNamespace(get=_row),
-        ledger=types.SimpleNamespace(gate_report=lambda job_id: None, moves=_moves),
+        ledger=types.SimpleNamespace(gate_report=lambda job_id: None, moves=_moves, promoted_since=_promoted_since),
         fleet=_fleet,
     )  # fmt: skip
+
+
+def _promoted_since(time: Any) -> frozenset[str]:
+    return frozenset(name for name in _fleet().names if any(move.moved_at > time for move in _moves(name)))
 
 
 def _fleet() -> Any:

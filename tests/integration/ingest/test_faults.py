@@ -339,3 +339,39 @@ def test_a_wake_up_comes_for_urgent_rows_and_full_buffers_only(database: Urls, b
         buffer.request_training("scout")
         heard += [note.payload for note in ear.notifies(timeout=2, stop_after=1)]
     assert heard == ["scout", "scout"]
+
+
+@pytest.mark.req("D3")
+def test_a_fleet_that_did_not_change_is_one_statement_and_one_that_did_writes_the_change(
+    database: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    sync_one = PostgresBuffer._sync_one
+
+    def counting(self: PostgresBuffer, connection: Any, one: Any) -> None:
+        written.append(one["agent"])
+        sync_one(self, connection, one)
+
+    monkeypatch.setattr(PostgresBuffer, "_sync_one", counting)
+    pool = Database(database.app, max_size=2)
+    buffer = PostgresBuffer(pool)
+    many = [{**record(), "agent": f"agent_{number}"} for number in range(20)]
+    buffer.sync_agents(many)
+    assert len(written) == 20
+    written.clear()
+    buffer.sync_agents(many)
+    assert written == []
+    changed = {**many[3], "tasks": [{**many[3]["tasks"][0], "labels": ["good", "bad"], "aliases": ["mood"]}]}
+    buffer.sync_agents([*many[:3], changed, *many[4:19]])
+    assert written == ["agent_3"]
+    known = buffer.fleet()
+    assert "agent_19" not in known  # its file is gone
+    assert known["agent_3"].keys() == {TASK, "mood"}
+    assert known["agent_3"]["mood"].labels == ("good", "bad")
+    written.clear()
+    buffer.sync_agents(many[:19], keep=True)
+    assert written == ["agent_3"]
+    buffer.sync_agents(many)
+    assert written == ["agent_3", "agent_19"]
+    assert "mood" not in buffer.fleet()["agent_3"]
+    pool.close()

@@ -145,6 +145,23 @@ def test_what_served_when_and_who_decided(ledger: Ledger, sample: Manifest) -> N
         ledger.served_at("scout", datetime(2026, 1, 1))
 
 
+def test_promotions_since_a_moment_are_those_of_all_agents_after_it(ledger: Ledger, sample: Manifest) -> None:
+    start = datetime.now(UTC) - timedelta(days=1)
+    assert ledger.promoted_since(start) == frozenset()
+    _record(ledger, sample, "1.0.0", "a")
+    _record(ledger, sample, "1.0.1", "b")
+    ledger.move_alias("scout", "candidate", "1.0.0", **PERSON)
+    assert ledger.promoted_since(start) == frozenset()  # it only waits for traffic
+    ledger.move_alias("scout", "champion", "1.0.0", **PERSON)
+    assert ledger.promoted_since(start) == {"scout"}
+    between = ledger.moves("scout", 1)[0].moved_at
+    assert ledger.promoted_since(between) == frozenset()
+    ledger.move_alias("scout", "champion", "1.0.1", **PERSON)
+    assert ledger.promoted_since(between) == {"scout"}
+    ledger.move_alias("scout", "champion", None, **PERSON)
+    assert ledger.promoted_since(ledger.moves("scout", 2)[1].moved_at) == frozenset()  # taken away is no promotion
+
+
 def test_aliases_move_only_when_something_changes(ledger: Ledger, sample: Manifest) -> None:
     _record(ledger, sample, "1.0.0", "a")
     assert not ledger.move_alias("scout", "candidate", None, **PERSON)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from perennial.bridge import triggers
 from perennial.bridge.announcements import Announcer, Due
 from perennial.bridge.triggers import CanaryTrigger, DueTrigger, due_events
 from perennial.errors import StoreUnavailable
@@ -118,6 +119,48 @@ def test_all_watchers_share_one_stream_and_survive_their_serialisation() -> None
     assert import_string(path)(**arguments).agent == "analyst"
     path, arguments = CanaryTrigger(ref={"rollout_id": 7}, index=2).serialize()
     assert import_string(path)(**arguments).ref == {"rollout_id": 7}
+
+
+@pytest.mark.req("D5", "J72")
+def test_a_hundred_agents_listen_once_and_ask_once_per_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.triggers.shared_stream import SharedStreamManager
+
+    bells: list[SlowBell] = []
+    looks: list[int] = []
+
+    class SlowBell(Bell):
+        def __init__(self, *_: object) -> None:
+            super().__init__()
+            bells.append(self)
+
+        async def wait(self, seconds: float) -> bool:
+            await asyncio.sleep(0.05)
+            return await super().wait(seconds)
+
+    names = [f"agent_{number}" for number in range(100)]
+
+    def ask() -> list[Due]:
+        looks.append(1)
+        return [due(name) for name in names] if len(looks) == 3 else []
+
+    monkeypatch.setattr(triggers, "PostgresBell", SlowBell)
+    monkeypatch.setattr(triggers, "_ask", ask)
+
+    async def first(manager: SharedStreamManager, number: int) -> Any:
+        trigger = DueTrigger(agent=names[number])
+        shared = manager.subscribe(trigger_id=number, trigger=trigger, key=trigger.shared_stream_key())
+        async for event in trigger.filter_shared_stream(shared):
+            await manager.unsubscribe(number, trigger.shared_stream_key())
+            return event.payload["agent"]
+
+    async def play() -> list[Any]:
+        manager = SharedStreamManager()
+        return await asyncio.wait_for(asyncio.gather(*(first(manager, number) for number in range(100))), 20)
+
+    assert asyncio.run(play()) == names
+    assert len(bells) == 1
+    assert bells[0].closed
+    assert len(looks) - len(bells[0].waits) in {0, 1}  # one look per wait, not one per agent
 
 
 @pytest.mark.parametrize("action", ["promote", "rollback", "superseded"])

@@ -18,6 +18,7 @@ from perennial.bridge.sensors import (
     ModelPromotedSensor,
     ModelPromotedTrigger,
     newest_promotion,
+    promotions,
 )  # fmt: skip
 from perennial.domain.words import Reason
 
@@ -43,8 +44,11 @@ def test_a_promotion_counts_once_and_names_what_it_replaced() -> None:
 @pytest.mark.req("D5", "J72")
 def test_sensors_hold_no_worker_and_survive_a_restart_of_the_triggerer(monkeypatch: pytest.MonkeyPatch) -> None:
     ports = SimpleNamespace(
-        fleet=lambda: SimpleNamespace(agents=[SimpleNamespace(name="scout"), SimpleNamespace(name="critic")]),
-        ledger=SimpleNamespace(moves=lambda agent: [move("1.0.1", 5)] if agent == "scout" else []),
+        fleet=lambda: SimpleNamespace(names=("scout", "critic")),
+        ledger=SimpleNamespace(
+            moves=lambda agent: [move("1.0.1", 5)] if agent == "scout" else [],
+            promoted_since=lambda time: frozenset({"scout"}),
+        ),
     )
     monkeypatch.setattr("perennial.bridge.hooks.task_ports", lambda **_: ports)
     due = [("critic", Reason.CORRECTION), ("scout", Reason.THRESHOLD)]
@@ -68,6 +72,28 @@ def test_sensors_hold_no_worker_and_survive_a_restart_of_the_triggerer(monkeypat
     assert fire(ModelPromotedSensor(since=NOW.isoformat(), **common)) == [
         {"agent": "scout", "version": "1.0.1", "previous": ""}
     ]
+
+
+def test_a_look_at_many_agents_asks_only_for_those_that_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    moved: set[str] = set()
+
+    def moves(agent: str) -> list[Any]:
+        asked.append(agent)
+        return [move("1.0.1", 5)]
+
+    names = tuple(f"agent_{number}" for number in range(100))
+    ports = SimpleNamespace(
+        fleet=lambda: SimpleNamespace(names=names),
+        ledger=SimpleNamespace(moves=moves, promoted_since=lambda time: frozenset(moved)),
+    )
+    monkeypatch.setattr("perennial.bridge.hooks.task_ports", lambda **_: ports)
+    assert promotions([], NOW) == []
+    assert asked == []
+    moved.update({"agent_7", "stranger"})
+    assert [one["agent"] for one in promotions([], NOW)] == ["agent_7"]
+    assert asked == ["agent_7"]
+    assert promotions(["agent_8"], NOW) == []
 
 
 def test_an_outage_is_waited_through(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from perennial.errors import NotConfigured
-from perennial.fleet.loader import load
+from perennial.fleet import loader
+from perennial.fleet.loader import find, load
 
 GOOD = """
 from perennial.fleet import Agent, Task
@@ -79,3 +80,48 @@ def test_the_shipped_fleet_loads() -> None:
     assert {"news_classification", "quality_assessment", "sentiment"} == {
         task.name for task in fleet.agent("scout").tasks
     }
+
+
+COUNTED = (
+    GOOD
+    + """
+from pathlib import Path
+seen = Path(__file__).with_suffix(".runs")
+seen.write_text((seen.read_text() if seen.exists() else "") + "x")
+"""
+)
+
+
+def _runs(path: Path) -> int:
+    return len(path.with_suffix(".runs").read_text())
+
+
+def test_the_same_bytes_are_not_run_again_within_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _write(tmp_path, "a.py", COUNTED.format(name="alpha"))
+    assert load(tmp_path) == load(tmp_path)
+    assert _runs(path) == 1
+    _write(tmp_path, "a.py", COUNTED.format(name="alpha").replace('owner="me"', 'owner="you"'))
+    assert load(tmp_path).agent("alpha").owner == "you"
+    assert _runs(path) == 2
+    monkeypatch.setattr(loader, "REMEMBERED_SECONDS", 0.0)
+    load(tmp_path)
+    assert _runs(path) == 3  # what a file reads beside itself may have changed
+
+
+def test_a_broken_file_is_tried_again_at_every_look(tmp_path: Path) -> None:
+    _write(tmp_path, "a.py", "from perennial_beside_this_one import AGENT\n")
+    assert len(load(tmp_path).errors) == 1
+    assert len(load(tmp_path).errors) == 1
+
+
+def test_find_takes_the_file_of_that_name_and_else_any(tmp_path: Path) -> None:
+    own = _write(tmp_path, "alpha.py", COUNTED.format(name="alpha"))
+    other = _write(tmp_path, "b.py", COUNTED.format(name="beta"))
+    found = find(tmp_path, "alpha")
+    assert found is not None
+    assert (found.file, other.with_suffix(".runs").exists()) == (own, False)
+    found = find(tmp_path, "beta")
+    assert found is not None
+    assert found.file == other
+    assert find(tmp_path, "gamma") is None
+    assert find(tmp_path / "nowhere", "alpha") is None
