@@ -25,7 +25,7 @@ from perennial.registry.bundle import signature_path
 from perennial.registry.ledger import PostgresLedger
 from perennial.registry.signing import verify_bundle
 from perennial.stack import dump, postgres
-from perennial.stack.backup import FOLDERS, OURS, Backup, Facts, gather
+from perennial.stack.backup import FOLDERS, OURS, SURROGATES, Backup, Facts, gather
 from perennial.stack.home import Home
 from perennial.stack.ports import LOOPBACK
 from perennial.stack.provision import make_databases
@@ -83,7 +83,7 @@ def restore(folder: Path, place: Home, databases: Mapping[str, str] | None = Non
 
 
 def _bring_files(folder: Path, home: Home) -> None:
-    for name in (*FOLDERS, "settings.json", "secrets.json"):
+    for name in (*FOLDERS, "settings.json", "secrets.json", SURROGATES):
         source = folder / name
         if source.is_dir():
             shutil.copytree(source, home.root / name, dirs_exist_ok=True)

@@ -16,6 +16,7 @@ from perennial.audit.heads import Signer, keep
 from perennial.audit.log import PostgresAuditLog
 from perennial.domain.example import Example
 from perennial.errors import BackupBroken, StackError
+from perennial.guard.keys import deployment_key
 from perennial.ingest.buffer import PostgresBuffer
 from perennial.registry import keyring
 from perennial.registry.bundle import signature_path
@@ -63,6 +64,7 @@ def deployment(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory
     (room / "fleet" / "scout.py").write_text("AGENT = None\n")
     (home / "settings.json").write_text('{"ports": {}}')
     (home / "secrets.json").write_text('{"login_admin": "the-admin-password"}')
+    (home / "redaction.key").write_text("5e" * 32 + "\n")
     keys = Keys.make(home / "keys")
     pool = Pool(database.app)
     buffer = PostgresBuffer(pool)
@@ -126,7 +128,7 @@ def test_a_new_home_with_its_own_postgresql_is_the_same_deployment_without_any_s
 ) -> None:
     folder = _backup(world, deployment)
     everything = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-    for secret in (world.keys.private.read_bytes(), b"the-admin-password", PASSWORD.encode()):
+    for secret in (world.keys.private.read_bytes(), b"the-admin-password", PASSWORD.encode(), b"5e" * 32):
         assert secret not in everything
     assert (folder / "fleet" / "scout.py").is_file()
     assert folder.stat().st_mode & 0o077 == 0
@@ -164,6 +166,8 @@ def test_a_database_of_ones_own_and_the_same_key_with_the_secrets(
     assert not restored.new_key
     assert (place.keys / "signing.pub").read_bytes() == world.keys.public.read_bytes()
     assert json.loads(place.secrets_file.read_text())["login_admin"] == "the-admin-password"
+    assert deployment_key(place.root) == bytes.fromhex("5e" * 32)  # the same person keeps the same surrogate
+    assert (place.root / "redaction.key").stat().st_mode & 0o077 == 0
     with psycopg.connect(empty.app) as connection:  # the roles may what they could
         connection.execute("SELECT count(*) FROM perennial.examples")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
