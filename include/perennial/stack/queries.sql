@@ -93,3 +93,12 @@ UNION ALL SELECT 'jobs', count(*) FROM perennial.jobs
 
 -- name: tables_anywhere
 SELECT count(*) FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')
+
+-- name: has_airflow_secrets
+SELECT to_regclass('public.connection') IS NOT NULL AND to_regclass('public.variable') IS NOT NULL AS made
+
+-- name: forget_connections
+DELETE FROM connection WHERE is_encrypted OR is_extra_encrypted RETURNING 'connection ' || conn_id AS name
+
+-- name: forget_variables
+DELETE FROM variable WHERE is_encrypted RETURNING 'variable ' || key AS name

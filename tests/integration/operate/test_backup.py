@@ -25,7 +25,7 @@ from perennial.registry.ledger import PostgresLedger
 from perennial.stack import dump
 from perennial.stack.backup import MANIFEST, OURS, Backup, backup
 from perennial.stack.home import Home
-from perennial.stack.restore import prove, restore
+from perennial.stack.restore import forget_encrypted, prove, restore
 from perennial.storage.database import Database as Pool
 from tests.contract.test_stores import record
 from tests.postgres_fixture import Database, Server
@@ -254,6 +254,23 @@ def test_the_audit_is_part_of_the_proof(world: World, deployment: World, empty: 
         connection.execute("ALTER TABLE perennial.audit ENABLE TRIGGER append_only")
     with pytest.raises(BackupBroken, match="the audit does not verify"):
         prove(Backup.read(folder), place, empty.owner)
+
+
+def test_what_airflow_encrypted_with_a_lost_key_is_taken_out_and_named(empty: Database) -> None:
+    assert forget_encrypted(empty.superuser) == ()  # no Airflow there yet
+    with psycopg.connect(empty.superuser) as connection:
+        connection.execute(
+            "CREATE TABLE connection (conn_id text, password text, is_encrypted bool, is_extra_encrypted bool)"
+        )
+        connection.execute("CREATE TABLE variable (key text, val text, is_encrypted bool)")
+        connection.execute("INSERT INTO connection VALUES ('alerts', 'x', true, false), ('more', '', false, true)")
+        connection.execute("INSERT INTO connection VALUES ('plain', NULL, false, false)")
+        connection.execute("INSERT INTO variable VALUES ('threshold', 'x', true), ('open', 'y', false)")
+    assert forget_encrypted(empty.superuser) == ("connection alerts", "connection more", "variable threshold")
+    with psycopg.connect(empty.superuser) as connection:
+        left = connection.execute("SELECT conn_id FROM connection UNION SELECT key FROM variable ORDER BY 1").fetchall()
+    assert left == [("open",), ("plain",)]
+    assert forget_encrypted(empty.superuser) == ()
 
 
 def test_a_backup_of_a_newer_perennial_is_not_squeezed_in(world: World, deployment: World) -> None:
