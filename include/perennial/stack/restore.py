@@ -20,12 +20,13 @@ from uuid import uuid4
 from perennial.audit.log import PostgresAuditLog
 from perennial.errors import BackupBroken, PerennialError, StackError
 from perennial.flows.sealing import verify_chain
+from perennial.guard.keys import FILE as SURROGATES
 from perennial.registry import keyring
 from perennial.registry.bundle import signature_path
 from perennial.registry.ledger import PostgresLedger
 from perennial.registry.signing import verify_bundle
 from perennial.stack import dump, postgres
-from perennial.stack.backup import FOLDERS, OURS, SURROGATES, Backup, Facts, gather
+from perennial.stack.backup import FOLDERS, OURS, Backup, Facts, gather
 from perennial.stack.home import Home
 from perennial.stack.ports import LOOPBACK
 from perennial.stack.provision import make_databases
