@@ -238,6 +238,15 @@ class Site:
             found = airflow.get(f"/api/v2/dags/{dag}/dagRuns", params={"limit": 100}).raise_for_status().json()
         return {run["dag_run_id"]: run["state"] for run in found["dag_runs"]}
 
+    def pause_training(self) -> None:
+        """What it serves comes from elsewhere: without this the night would train on the rows that wait here."""
+        with self.stack.airflow() as airflow:
+            path = f"/api/v2/dags/train_{AGENT}"
+            wait_until(
+                "the DAG of the agent", lambda: airflow.get(path).status_code == 200, seconds=PATIENCE, every=1.0
+            )
+            airflow.patch(path, json={"is_paused": True}).raise_for_status()
+
     def trigger(self, dag: str, **conf: Any) -> str:
         """Start a run and wait for its end; its state."""
         with self.stack.airflow() as airflow:
@@ -538,6 +547,7 @@ class Drill:
         """Production takes over what staging exported: nothing unsigned, nothing ungated, nothing trained."""
         where, step = self.production, "bundle"
         self.up(where, "production")
+        where.pause_training()
         self.send_rows(where)
         first, second = self.bundles
         told = ("--reason", "drill")
@@ -627,7 +637,7 @@ class Drill:
             lambda: where.sql(
                 "SELECT version, state::text FROM perennial.rollouts WHERE state IN ('pending', 'shadow', 'canary')"
             ),
-            seconds=120,
+            seconds=300,
         )
         code, said = where.run("upgrade", "--reason", "drill", PYTHONPATH=str(newer))
         self.sheet.check(
@@ -675,7 +685,7 @@ def main() -> None:
         root=root,
         sheet=sheet,
         staging=site(root, "staging", seed=31, threshold=50),
-        # nothing is ever due there: what it serves comes from staging
+        # what it serves comes from staging
         production=site(root, "production", seed=32, threshold=100_000),
     )
     try:
