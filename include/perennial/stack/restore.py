@@ -131,9 +131,10 @@ def _fill(name: str, urls: Mapping[str, str], file: Path) -> None:
 
 
 def forget_encrypted(url: str) -> tuple[str, ...]:
-    """Take out of Airflow's database what was encrypted with a key that is not in the backup, and name it.
+    """Take out of Airflow's database what was encrypted with a key that is not in the backup; names of what people must enter anew.
 
-    Left there, Airflow could neither use such a connection nor let anybody change it, and every run of `alerts` would fail.
+    Left there, one trigger ends the triggerer and the DAG processor's look at assets, so that nothing would start by itself any more,
+    and a connection can neither be used nor changed. Triggers of assets are made anew from the DAG files; deferred tasks begin anew.
     """
     import psycopg
 
@@ -142,6 +143,8 @@ def forget_encrypted(url: str) -> tuple[str, ...]:
         found = connection.execute(queries["has_airflow_secrets"]).fetchone()
         if found is None or not found[0]:
             return ()
+        for name in ("wake_deferred", "free_callbacks", "forget_triggers"):
+            connection.execute(queries[name])
         gone = [
             row[0] for name in ("connections", "variables") for row in connection.execute(queries[f"forget_{name}"])
         ]

@@ -259,17 +259,34 @@ def test_the_audit_is_part_of_the_proof(world: World, deployment: World, empty: 
 def test_what_airflow_encrypted_with_a_lost_key_is_taken_out_and_named(empty: Database) -> None:
     assert forget_encrypted(empty.superuser) == ()  # no Airflow there yet
     with psycopg.connect(empty.superuser) as connection:
-        connection.execute(
-            "CREATE TABLE connection (conn_id text, password text, is_encrypted bool, is_extra_encrypted bool)"
-        )
-        connection.execute("CREATE TABLE variable (key text, val text, is_encrypted bool)")
+        for words in (
+            "TABLE connection (conn_id text, password text, is_encrypted bool, is_extra_encrypted bool)",
+            "TABLE variable (key text, val text, is_encrypted bool)",
+            "TABLE trigger (id int PRIMARY KEY, kwargs text)",
+            # as Airflow declares them: a trigger that goes takes its task along, and waits for its callback
+            "TABLE task_instance (id int, state text, next_method text, next_kwargs json,"
+            " trigger_id int REFERENCES trigger (id) ON DELETE CASCADE)",
+            "TABLE callback (id int, trigger_id int REFERENCES trigger (id))",
+        ):
+            connection.execute(f"CREATE {words}")  # type: ignore[arg-type]
         connection.execute("INSERT INTO connection VALUES ('alerts', 'x', true, false), ('more', '', false, true)")
         connection.execute("INSERT INTO connection VALUES ('plain', NULL, false, false)")
         connection.execute("INSERT INTO variable VALUES ('threshold', 'x', true), ('open', 'y', false)")
+        connection.execute("INSERT INTO trigger VALUES (1, 'x'), (2, 'x'), (3, 'x')")
+        connection.execute(
+            "INSERT INTO task_instance VALUES (7, 'deferred', 'resume', '{}', 2), (8, 'success', NULL, NULL, NULL)"
+        )
+        connection.execute("INSERT INTO callback VALUES (9, 3)")
     assert forget_encrypted(empty.superuser) == ("connection alerts", "connection more", "variable threshold")
     with psycopg.connect(empty.superuser) as connection:
         left = connection.execute("SELECT conn_id FROM connection UNION SELECT key FROM variable ORDER BY 1").fetchall()
-    assert left == [("open",), ("plain",)]
+        assert left == [("open",), ("plain",)]
+        assert connection.execute("SELECT count(*) FROM trigger").fetchall() == [(0,)]
+        tasks = connection.execute(
+            "SELECT id, state, next_method, trigger_id FROM task_instance ORDER BY id"
+        ).fetchall()
+        assert tasks == [(7, None, None, None), (8, "success", None, None)]
+        assert connection.execute("SELECT id, trigger_id FROM callback").fetchall() == [(9, None)]
     assert forget_encrypted(empty.superuser) == ()
 
 
