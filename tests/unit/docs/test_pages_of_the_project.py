@@ -31,9 +31,9 @@ def broken(page: Path) -> list[str]:
             continue
         name, _, fragment = link.partition("#")
         target = (page.parent / name).resolve() if name else page
-        if not target.exists() or (name and not target.is_relative_to(REPOSITORY)):
-            found.append(link)
-        elif fragment and target.suffix == ".md" and fragment not in anchors(target):
+        inside = target.exists() and (not name or target.is_relative_to(REPOSITORY))
+        known = not fragment or target.suffix != ".md" or (inside and fragment in anchors(target))
+        if not (inside and known):
             found.append(link)
     return found
 
