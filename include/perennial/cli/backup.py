@@ -88,6 +88,12 @@ def restore(
         typer.echo(
             "the backup held no private key: a new one signs from now on, the old public one counts for what it signed"
         )
+    for name in result.to_enter:
+        typer.echo(
+            f"Airflow's {name}: its key is not in the backup; enter it anew, or use `perennial airflow-settings apply`"
+        )
+    if (folder / "fleet").is_dir():
+        typer.echo(f"the agents' files are in {folder / 'fleet'}: put them into the fleet folder before `perennial up`")
 
 
 def _databases(settings: Any, place: Any) -> dict[str, str]:

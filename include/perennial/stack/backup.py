@@ -17,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from perennial.errors import BackupBroken, StackError
+from perennial.guard.keys import FILE as SURROGATES
 from perennial.registry.files import digest_of_file
 from perennial.stack.dump import dump
 from perennial.storage.migrate import migrations
@@ -156,7 +157,7 @@ def _copy_small(aside: Path, *, home: Path, keys: Mapping[str, Path | None], fle
         "settings.json": home / "settings.json",
     }  # fmt: skip
     if with_secrets:
-        wanted |= {"secrets.json": home / "secrets.json", "keys/signing.pem": private}
+        wanted |= {name: home / name for name in ("secrets.json", SURROGATES)} | {"keys/signing.pem": private}
     for file in sorted(fleet.glob("*.py")) if fleet.is_dir() else ():
         wanted[f"fleet/{file.name}"] = file
     for name, source in wanted.items():

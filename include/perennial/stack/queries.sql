@@ -93,3 +93,24 @@ UNION ALL SELECT 'jobs', count(*) FROM perennial.jobs
 
 -- name: tables_anywhere
 SELECT count(*) FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')
+
+-- name: has_airflow_secrets
+SELECT count(*) = 5 AS made FROM information_schema.tables
+WHERE table_schema = 'public' AND table_name IN ('connection', 'variable', 'trigger', 'task_instance', 'callback')
+
+-- name: forget_connections
+DELETE FROM connection WHERE is_encrypted OR is_extra_encrypted RETURNING 'connection ' || conn_id AS name
+
+-- name: forget_variables
+DELETE FROM variable WHERE is_encrypted RETURNING 'variable ' || key AS name
+
+-- name: wake_deferred
+-- Their triggers cannot be read any more, so they begin anew. Before the triggers go: the foreign key would take the task along.
+UPDATE task_instance SET state = NULL, trigger_id = NULL, next_method = NULL, next_kwargs = NULL WHERE trigger_id IS NOT NULL
+
+-- name: free_callbacks
+UPDATE callback SET trigger_id = NULL WHERE trigger_id IS NOT NULL
+
+-- name: forget_triggers
+-- The DAG processor makes those of assets anew when it reads the DAG files.
+DELETE FROM trigger

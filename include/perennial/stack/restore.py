@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from uuid import uuid4
 from perennial.audit.log import PostgresAuditLog
 from perennial.errors import BackupBroken, PerennialError, StackError
 from perennial.flows.sealing import verify_chain
+from perennial.guard.keys import FILE as SURROGATES
 from perennial.registry import keyring
 from perennial.registry.bundle import signature_path
 from perennial.registry.ledger import PostgresLedger
@@ -47,6 +48,7 @@ class Restored:
     unproven: tuple[str, ...]
     audit_rows: int
     new_key: bool  # the backup held no private key: releases are signed with a new one from now on
+    to_enter: tuple[str, ...] = ()  # Airflow's connections and variables that nobody can decrypt any more
 
 
 def restore(folder: Path, place: Home, databases: Mapping[str, str] | None = None) -> Restored:
@@ -73,7 +75,10 @@ def restore(folder: Path, place: Home, databases: Mapping[str, str] | None = Non
         with _databases(draft, secrets, databases) as urls:
             for name in backup.databases:
                 _fill(name, urls, folder / "databases" / f"{name}.dump")
-            restored = prove(backup, draft, urls[OURS], new_key=new_key)
+            gone = (
+                forget_encrypted(urls["airflow"]) if "airflow" in backup.databases and not backup.with_secrets else ()
+            )
+            restored = replace(prove(backup, draft, urls[OURS], new_key=new_key), to_enter=gone)
         if place.root.exists():
             place.root.rmdir()
         os.rename(draft.root, place.root)
@@ -83,7 +88,7 @@ def restore(folder: Path, place: Home, databases: Mapping[str, str] | None = Non
 
 
 def _bring_files(folder: Path, home: Home) -> None:
-    for name in (*FOLDERS, "settings.json", "secrets.json"):
+    for name in (*FOLDERS, "settings.json", "secrets.json", SURROGATES):
         source = folder / name
         if source.is_dir():
             shutil.copytree(source, home.root / name, dirs_exist_ok=True)
@@ -123,6 +128,27 @@ def _fill(name: str, urls: Mapping[str, str], file: Path) -> None:
     if row is None or row[0]:
         raise StackError(f"the database for {name} is not empty; make a new one")
     dump.restore(urls[name], file)
+
+
+def forget_encrypted(url: str) -> tuple[str, ...]:
+    """Take out of Airflow's database what was encrypted with a key that is not in the backup; names of what people must enter anew.
+
+    Left there, one trigger ends the triggerer and the DAG processor's look at assets, so that nothing would start by itself any more,
+    and a connection can neither be used nor changed. Triggers of assets are made anew from the DAG files; deferred tasks begin anew.
+    """
+    import psycopg
+
+    queries = load("perennial.stack")
+    with psycopg.connect(url, connect_timeout=10) as connection:
+        found = connection.execute(queries["has_airflow_secrets"]).fetchone()
+        if found is None or not found[0]:
+            return ()
+        for name in ("wake_deferred", "free_callbacks", "forget_triggers"):
+            connection.execute(queries[name])
+        gone = [
+            row[0] for name in ("connections", "variables") for row in connection.execute(queries[f"forget_{name}"])
+        ]
+    return tuple(sorted(gone))
 
 
 @contextmanager

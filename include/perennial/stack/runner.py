@@ -33,6 +33,18 @@ _LOOK_WHILE_STARTING = 0.2
 _LOOK_WHILE_RUNNING = 4.0
 _CALM = 60.0  # seconds of health after which the next restart is immediate again
 _LONGEST_BACKOFF = 30.0
+_MOST_DOUBLINGS = 4
+
+
+def tolerated(seconds: float, failures: int) -> float:
+    """Seconds of bad looks before a running part is replaced: twice as long after each replacement that brought no calm.
+
+    A machine that is too busy for a part to answer in time is too busy to start it anew, and would do so for ever.
+
+    >>> [tolerated(10.0, failures) for failures in (0, 1, 2, 9)]
+    [10.0, 20.0, 40.0, 160.0]
+    """
+    return seconds * 2.0 ** min(failures, _MOST_DOUBLINGS)
 
 
 class Runner:
@@ -138,8 +150,10 @@ class Runner:
         elif self._must_answer_by is not None:
             if now > self._must_answer_by:
                 self.fail("gave no sign of life after PostgreSQL came back")
-        elif self._bad_since is not None and now - self._bad_since > self.part.tolerance:
-            self.fail(f"was not well for {self.part.tolerance:.0f} s")
+        elif self._bad_since is not None:
+            most = tolerated(self.part.tolerance, self._failures)
+            if now - self._bad_since > most:
+                self.fail(f"was not well for {most:.0f} s")
 
     def expect_sign_of_life(self, seconds: float) -> None:
         """From now on only signs younger than this call count, and one must come in time.

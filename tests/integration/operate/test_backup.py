@@ -16,6 +16,7 @@ from perennial.audit.heads import Signer, keep
 from perennial.audit.log import PostgresAuditLog
 from perennial.domain.example import Example
 from perennial.errors import BackupBroken, StackError
+from perennial.guard.keys import deployment_key
 from perennial.ingest.buffer import PostgresBuffer
 from perennial.registry import keyring
 from perennial.registry.bundle import signature_path
@@ -24,7 +25,7 @@ from perennial.registry.ledger import PostgresLedger
 from perennial.stack import dump
 from perennial.stack.backup import MANIFEST, OURS, Backup, backup
 from perennial.stack.home import Home
-from perennial.stack.restore import prove, restore
+from perennial.stack.restore import forget_encrypted, prove, restore
 from perennial.storage.database import Database as Pool
 from tests.contract.test_stores import record
 from tests.postgres_fixture import Database, Server
@@ -63,6 +64,7 @@ def deployment(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory
     (room / "fleet" / "scout.py").write_text("AGENT = None\n")
     (home / "settings.json").write_text('{"ports": {}}')
     (home / "secrets.json").write_text('{"login_admin": "the-admin-password"}')
+    (home / "redaction.key").write_text("5e" * 32 + "\n")
     keys = Keys.make(home / "keys")
     pool = Pool(database.app)
     buffer = PostgresBuffer(pool)
@@ -126,7 +128,7 @@ def test_a_new_home_with_its_own_postgresql_is_the_same_deployment_without_any_s
 ) -> None:
     folder = _backup(world, deployment)
     everything = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-    for secret in (world.keys.private.read_bytes(), b"the-admin-password", PASSWORD.encode()):
+    for secret in (world.keys.private.read_bytes(), b"the-admin-password", PASSWORD.encode(), b"5e" * 32):
         assert secret not in everything
     assert (folder / "fleet" / "scout.py").is_file()
     assert folder.stat().st_mode & 0o077 == 0
@@ -164,6 +166,8 @@ def test_a_database_of_ones_own_and_the_same_key_with_the_secrets(
     assert not restored.new_key
     assert (place.keys / "signing.pub").read_bytes() == world.keys.public.read_bytes()
     assert json.loads(place.secrets_file.read_text())["login_admin"] == "the-admin-password"
+    assert deployment_key(place.root) == bytes.fromhex("5e" * 32)  # the same person keeps the same surrogate
+    assert (place.root / "redaction.key").stat().st_mode & 0o077 == 0
     with psycopg.connect(empty.app) as connection:  # the roles may what they could
         connection.execute("SELECT count(*) FROM perennial.examples")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -250,6 +254,40 @@ def test_the_audit_is_part_of_the_proof(world: World, deployment: World, empty: 
         connection.execute("ALTER TABLE perennial.audit ENABLE TRIGGER append_only")
     with pytest.raises(BackupBroken, match="the audit does not verify"):
         prove(Backup.read(folder), place, empty.owner)
+
+
+def test_what_airflow_encrypted_with_a_lost_key_is_taken_out_and_named(empty: Database) -> None:
+    assert forget_encrypted(empty.superuser) == ()  # no Airflow there yet
+    with psycopg.connect(empty.superuser) as connection:
+        for words in (
+            "TABLE connection (conn_id text, password text, is_encrypted bool, is_extra_encrypted bool)",
+            "TABLE variable (key text, val text, is_encrypted bool)",
+            "TABLE trigger (id int PRIMARY KEY, kwargs text)",
+            # as Airflow declares them: a trigger that goes takes its task along, and waits for its callback
+            "TABLE task_instance (id int, state text, next_method text, next_kwargs json,"
+            " trigger_id int REFERENCES trigger (id) ON DELETE CASCADE)",
+            "TABLE callback (id int, trigger_id int REFERENCES trigger (id))",
+        ):
+            connection.execute(f"CREATE {words}")  # type: ignore[arg-type]
+        connection.execute("INSERT INTO connection VALUES ('alerts', 'x', true, false), ('more', '', false, true)")
+        connection.execute("INSERT INTO connection VALUES ('plain', NULL, false, false)")
+        connection.execute("INSERT INTO variable VALUES ('threshold', 'x', true), ('open', 'y', false)")
+        connection.execute("INSERT INTO trigger VALUES (1, 'x'), (2, 'x'), (3, 'x')")
+        connection.execute(
+            "INSERT INTO task_instance VALUES (7, 'deferred', 'resume', '{}', 2), (8, 'success', NULL, NULL, NULL)"
+        )
+        connection.execute("INSERT INTO callback VALUES (9, 3)")
+    assert forget_encrypted(empty.superuser) == ("connection alerts", "connection more", "variable threshold")
+    with psycopg.connect(empty.superuser) as connection:
+        left = connection.execute("SELECT conn_id FROM connection UNION SELECT key FROM variable ORDER BY 1").fetchall()
+        assert left == [("open",), ("plain",)]
+        assert connection.execute("SELECT count(*) FROM trigger").fetchall() == [(0,)]
+        tasks = connection.execute(
+            "SELECT id, state, next_method, trigger_id FROM task_instance ORDER BY id"
+        ).fetchall()
+        assert tasks == [(7, None, None, None), (8, "success", None, None)]
+        assert connection.execute("SELECT id, trigger_id FROM callback").fetchall() == [(9, None)]
+    assert forget_encrypted(empty.superuser) == ()
 
 
 def test_a_backup_of_a_newer_perennial_is_not_squeezed_in(world: World, deployment: World) -> None:

@@ -273,3 +273,31 @@ def test_proportional_memory_counts_a_process() -> None:
     assert processes.proportional_memory([os.getpid()]) > 5_000_000
     assert processes.proportional_memory([2**22 - 7]) == 0
     assert sys.platform == "linux"
+
+
+def test_a_part_that_is_replaced_in_vain_is_given_longer_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from perennial.stack import runner
+
+    monkeypatch.setattr(runner, "_LOOK_WHILE_RUNNING", 0.01)
+    monkeypatch.setattr(runner, "_LONGEST_BACKOFF", 0.01)
+    probe = _Probe()
+    bench = _Bench(tmp_path, _part("sleep", "300", probe=probe, tolerance=0.15))
+    waited = []
+    for _ in range(3):
+        probe.answer = Health.GOOD
+        bench.until(PartState.RUNNING)
+        probe.answer, began = Health.BAD, time.monotonic()
+        bench.until(PartState.BACKING_OFF)
+        waited.append(time.monotonic() - began)
+    assert all(seconds >= least for seconds, least in zip(waited, (0.15, 0.3, 0.6), strict=True))
+    monkeypatch.setattr(runner, "_CALM", 0.0)  # well for long enough: the next time counts as the first
+    probe.answer = Health.GOOD
+    bench.until(PartState.RUNNING)
+    deadline = time.monotonic() + 5
+    while bench.runner.failures:
+        bench.runner.tick(lambda part: True)
+        time.sleep(0.01)
+        assert time.monotonic() < deadline
+    bench.runner.clear()
