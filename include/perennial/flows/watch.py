@@ -58,8 +58,9 @@ def _on_equal_terms(
 ) -> RolloutVerdict | None:
     """The verdict again, with the version ``against`` answering the very requests that the champion got.
 
-    Traffic itself can turn harder (a new topic, drift): then the predecessor would do no better, and going back helps nobody. None when
-    too few requests with a known truth are recorded to ask, or its files are gone. A label that too few of them carry keeps its first numbers.
+    Traffic itself can turn harder (a new topic, drift): then that version would do no better, and going back helps nobody. None when
+    too few requests with a known truth are recorded to ask, or its files are gone. A label that too few of them carry keeps its
+    first numbers.
     """
     asked = ports.rollouts.judged_inputs(row.agent, row.version, since=row.full_at or row.started_at, limit=REPLAYED)
     if len(asked) < MIN_OUTCOMES:
@@ -126,9 +127,9 @@ def look(ports: Ports) -> list[dict[str, Any]]:
 def assess_bake(ports: Ports, row: RolloutRow, *, replay: bool = True) -> RolloutVerdict:
     """What production says of a champion that bakes; changes nothing.
 
-    It is held against its predecessor and, when that one's own bake was cut short, against the newest version before it that
-    nobody cut short too: else a fault would pass from version to version, each as good as the one before. Without ``replay`` no model is loaded: a rollback then only says what the numbers alone say, before the predecessor answered
-    the same requests.
+    It is held against its predecessor and, when that one's own bake was cut short, against the newest version before it that baked
+    to its end: else a fault would pass from version to version, each as good as the one before. Without ``replay`` no model is
+    loaded: a rollback then only says what the numbers alone say, before the predecessor answered the same requests.
     """
     refused = refused_by_gateway(ports, row)
     if refused is not None:

@@ -1,8 +1,8 @@
 """The rollout as a pure state machine: what may follow what, and which share of the keys each step gets.
 
 ``pending -> shadow -> canary (step 0..n) -> baking -> done``; ``reverted`` and ``superseded`` end it early, but a bake that a
-newer champion cut short goes on when that one is taken back. Stores call these functions under their lock, so the rules are the same in memory and in PostgreSQL. Every move is idempotent: a
-task that is killed and run again finds its own move already made.
+newer champion cut short goes on when that one is taken back. Stores call these functions under their lock, so the rules are the
+same in memory and in PostgreSQL. Every move is idempotent: a task that is killed and run again finds its own move already made.
 """
 
 from __future__ import annotations

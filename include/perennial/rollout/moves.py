@@ -137,7 +137,9 @@ def reverting(scene: Scene, row: RolloutRow, reason: str) -> Change:
         scene = replace(scene, reverted=scene.reverted | {row.version})
         serving = replace(serving, champion=target, previous=scene.before(target))
         beside = [
-            other.moved(machine.to_step_again(other.status, scene.now)) for other in scene.rollouts if other.state in OPEN
+            other.moved(machine.to_step_again(other.status, scene.now))
+            for other in scene.rollouts
+            if other.state in OPEN
         ]
         return Change(serving=serving, moved=(after, *beside, *_bakes_on(scene, target)))
     return Change(serving=serving, moved=(after,))
