@@ -125,7 +125,9 @@ def test_corrections_come_while_a_bake_and_a_canary_run_and_all_of_them_stick(wo
     assert ports.rollouts.get(canary["rollout_id"]).previous == "1.0.1"
     third = _wrongly_answered(world)
     assert _correct(world, *third) == "1.0.3"
-    assert ports.ledger.version("scout", "1.0.3").base_version == "1.0.1"
+    released = ports.ledger.version("scout", "1.0.3")
+    assert released is not None
+    assert released.base_version == "1.0.1"
     newest = _to_canary(world)
     assert rollout.look(ports, canary, 0)["action"] == "superseded"
     serving = ports.rollouts.serving("scout")
