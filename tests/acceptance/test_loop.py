@@ -6,16 +6,19 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from perennial.demo.stream import LATE_TOPIC, TOPICS, NewsStream
 from perennial.domain.example import Example
-from perennial.domain.words import Mode, Priority, Reason, Source
+from perennial.domain.words import Mode, Priority, Reason, ReportKind, Source
 from perennial.errors import PromotionRefused, StaleClaim, UntrustedBundle
-from perennial.flows import rollback, rollout, train
+from perennial.flows import rollback, rollout, train, watch
 from perennial.flows.champion import bundle_folder
+from perennial.registry.rows import Alias
+from perennial.rollout.rows import Report
 from tests.acceptance.world import World, rewind
 
 TASK = "news_classification"
@@ -76,6 +79,78 @@ def test_from_rows_to_a_signed_champion_and_back(world: World) -> None:
     history = world.ports.buffer.performance("scout", 10)
     flagged = [row.version for row in history if row.rollback_triggered]
     assert flagged == ["1.0.1"]  # the bad version, not its good predecessor
+
+
+def _correct(world: World, text: str, label: str) -> str:
+    """One urgent correction through a whole training; the version that it made."""
+    world.ports.buffer.add(example(text, label, priority=2, source=Source.CORRECTION))
+    verdict, settled = world.train_once(reason=Reason.CORRECTION)
+    assert verdict["action"] == "pass", verdict["summary"]
+    return str(settled["version"])
+
+
+def _to_canary(world: World) -> dict[str, Any]:
+    world.runs += 1
+    ref = rollout.verify(world.ports, "scout", f"rollout-{world.runs}")
+    assert ref is not None
+    rollout.shadow(world.ports, ref)
+    assert rollout.begin_step(world.ports, ref, 0)["action"] == "hold"
+    return ref
+
+
+def _five_people_report(world: World, version: str) -> list[dict[str, Any]]:
+    for number in range(5):
+        world.ports.rollouts.report(
+            Report(
+                report_id=uuid4(), agent="scout", kind=ReportKind.WRONG, reporter=bytes([number]), version=version
+            )
+        )  # fmt: skip
+    return watch.look(world.ports)
+
+
+@pytest.mark.req("K39", "K40", "J48", "J91")
+def test_corrections_come_while_a_bake_and_a_canary_run_and_all_of_them_stick(world: World) -> None:
+    """A bakes, B is in canary, C supersedes B and answers all three; bad bakes go back to what was there, never to a bad one."""
+    ports = world.ports
+    assert first_champion(world) == "1.0.0"
+    digest = ports.targets["folder"].digest("scout")
+    first = _wrongly_answered(world)
+    assert _correct(world, *first) == "1.0.1"
+    baking = _to_canary(world)
+    rollout.full(ports, baking)
+    assert [row.version for row in ports.rollouts.baking()] == ["1.0.1"]
+    second = _wrongly_answered(world)
+    assert _correct(world, *second) == "1.0.2"
+    canary = _to_canary(world)
+    assert ports.rollouts.get(canary["rollout_id"]).previous == "1.0.1"
+    third = _wrongly_answered(world)
+    assert _correct(world, *third) == "1.0.3"
+    released = ports.ledger.version("scout", "1.0.3")
+    assert released is not None
+    assert released.base_version == "1.0.1"
+    newest = _to_canary(world)
+    assert rollout.look(ports, canary, 0)["action"] == "superseded"
+    serving = ports.rollouts.serving("scout")
+    assert (serving.champion, serving.candidate, serving.previous) == ("1.0.1", "1.0.3", "1.0.0")
+    assert [row.version for row in ports.rollouts.baking()] == ["1.0.1"]
+
+    (said,) = _five_people_report(world, "1.0.1")
+    assert (said["version"], said["action"]) == ("1.0.1", "rollback")
+    serving = ports.rollouts.serving("scout")
+    assert (serving.champion, serving.candidate) == ("1.0.0", "1.0.3")
+    assert ports.targets["folder"].digest("scout") == digest
+
+    rollout.full(ports, newest)
+    assert {_answer(world, text) == label for text, label in (first, second, third)} == {True}
+    row = ports.rollouts.get(newest["rollout_id"])
+    assert (row.previous, ports.rollouts.previous_champion("scout")) == ("1.0.0", "1.0.0")
+
+    (said,) = _five_people_report(world, "1.0.3")
+    assert (said["version"], said["action"]) == ("1.0.3", "rollback")
+    assert (ports.ledger.champion("scout"), ports.ledger.candidate("scout")) == ("1.0.0", None)
+    assert ports.targets["folder"].digest("scout") == digest
+    moves = [move.version for move in reversed(ports.ledger.moves("scout")) if move.alias is Alias.CHAMPION]
+    assert moves == ["1.0.0", "1.0.1", "1.0.0", "1.0.3", "1.0.0"]
 
 
 @pytest.mark.req("J49", "J22", "K44")

@@ -235,7 +235,7 @@ def full(ports: Ports, ref: dict[str, Any]) -> dict[str, Any]:
             return {**park(ports, row, Parked.FREEZE, closed), "note": f"{row.agent} {row.version} waits: {closed}"}
         # reads no bytes: gateways verified those that they loaded
         _refuse_unless(ports, row, require_served_permission)
-        ports.rollouts.promote_full(row.id, actor=ACTOR, reason=f"rollout {row.id} met its plan")
+        row = ports.rollouts.promote_full(row.id, actor=ACTOR, reason=f"rollout {row.id} met its plan")
     audit_once(ports, row, {"promoted"}, action="promoted", actor=ACTOR, detail={})
     align_targets(ports, row.agent)
     note = f"{row.agent} {row.version} serves everything" + (

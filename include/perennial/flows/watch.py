@@ -10,6 +10,7 @@ from typing import Any
 
 from perennial.domain.verdict import RolloutVerdict
 from perennial.domain.words import Parked, RolloutAction, RolloutState
+from perennial.errors import FilesRemoved
 from perennial.flows.live_evidence import beside, refused_by_gateway
 from perennial.flows.ports import Ports
 from perennial.flows.rollback import REPAIRED_SECONDS, settle_killed
@@ -53,18 +54,23 @@ def _unsettled(ports: Ports) -> list[RolloutRow]:
 
 
 def _on_equal_terms(
-    ports: Ports, row: RolloutRow, before: ArmStats, now: ArmStats, elapsed: float, others: Beside
+    ports: Ports, row: RolloutRow, against: str, before: ArmStats, now: ArmStats, elapsed: float, others: Beside
 ) -> RolloutVerdict | None:
-    """The verdict again, with the predecessor answering the very requests that the champion got.
+    """The verdict again, with the version ``against`` answering the very requests that the champion got.
 
-    Traffic itself can turn harder (a new topic, drift): then the predecessor would do no better, and going back helps nobody. None when
-    too few requests with a known truth are recorded to ask. A label that too few of them carry keeps its first numbers.
+    Traffic itself can turn harder (a new topic, drift): then that version would do no better, and going back helps nobody. None when
+    too few requests with a known truth are recorded to ask, or its files are gone. A label that too few of them carry keeps its
+    first numbers.
     """
     asked = ports.rollouts.judged_inputs(row.agent, row.version, since=row.full_at or row.started_at, limit=REPLAYED)
-    if len(asked) < MIN_OUTCOMES or row.previous is None:
+    if len(asked) < MIN_OUTCOMES:
         return None
     agent = ports.fleet().agent(row.agent)
-    models = predictors(ports, agent, row.previous)
+    try:
+        models = predictors(ports, agent, against)
+    except FilesRemoved as error:
+        logger.warning("%s %s cannot be asked the same requests: %s", row.agent, against, error)
+        return None
     right, rows = 0.0, 0
     by_label: dict[str, list[tuple[float, float]]] = {}
     for task in sorted({one.task for one in asked} & models.keys()):
@@ -87,7 +93,7 @@ def _on_equal_terms(
         rows,
         row.version,
         own,
-        row.previous,
+        against,
         right,
     )
     return judge_bake(row.plan, fair_before, fair_now, elapsed=elapsed, beside=_fair(others, by_label))
@@ -121,23 +127,47 @@ def look(ports: Ports) -> list[dict[str, Any]]:
 def assess_bake(ports: Ports, row: RolloutRow, *, replay: bool = True) -> RolloutVerdict:
     """What production says of a champion that bakes; changes nothing.
 
-    Without ``replay`` no model is loaded: a rollback then only says what the numbers alone say, before the predecessor answered
-    the same requests.
+    It is held against its predecessor and, when that one's own bake was cut short, against the newest version before it that baked
+    to its end: else a fault would pass from version to version, each as good as the one before. Without ``replay`` no model is
+    loaded: a rollback then only says what the numbers alone say, before the predecessor answered the same requests.
     """
     refused = refused_by_gateway(ports, row)
     if refused is not None:
         return refused
+    verdict = _against(ports, row, row.previous or "", replay=replay)
+    proven = _proven_before(ports, row)
+    if verdict.action is RolloutAction.ROLLBACK or proven in (None, row.previous):
+        return verdict
+    older = _against(ports, row, str(proven), replay=replay)
+    if older.action is not RolloutAction.ROLLBACK:
+        return verdict
+    return replace(older, reason=f"beside {proven}, the last that baked to its end: {older.reason}")
+
+
+def _proven_before(ports: Ports, row: RolloutRow) -> str | None:
+    """The newest version before this one whose bake no newer champion cut short; None when there is none."""
+    version = row.previous
+    while version is not None:
+        last = ports.rollouts.of_version(row.agent, version)[-1:]
+        if not last or last[0].state is not RolloutState.SUPERSEDED:
+            break
+        version = last[0].previous
+    return version
+
+
+def _against(ports: Ports, row: RolloutRow, other: str, *, replay: bool) -> RolloutVerdict:
+    """The bake beside one former version."""
     elapsed = ports.rollouts.seconds_since_full(row.id)
     since, delay = row.full_at or row.started_at, row.plan.label_delay_seconds
     now = ports.rollouts.stats(row.agent, row.version, since=since, label_delay=delay)
-    before = ports.rollouts.stats(row.agent, row.previous or "", since=None, label_delay=delay)
+    before = ports.rollouts.stats(row.agent, other, since=None, label_delay=delay)
     recent = [
         ports.rollouts.stats(row.agent, row.version, since=since, last=last, label_delay=delay) for last in RECENT
     ]
-    others = beside(ports, row, against=row.previous or "", before=None, since=since, recent=max(RECENT))
+    others = beside(ports, row, against=other, before=None, since=since, recent=max(RECENT))
     verdict = judge_bake(row.plan, before, now, elapsed=elapsed, recent=recent, beside=others)
-    if replay and verdict.action is RolloutAction.ROLLBACK and row.previous is not None:
-        return _on_equal_terms(ports, row, before, now, elapsed, others) or verdict
+    if replay and verdict.action is RolloutAction.ROLLBACK and other:
+        return _on_equal_terms(ports, row, other, before, now, elapsed, others) or verdict
     return verdict
 
 
@@ -147,7 +177,8 @@ def _bake(ports: Ports, row: RolloutRow) -> dict[str, Any]:
     if action is RolloutAction.ROLLBACK and row.previous is not None:
         ports.rollouts.look(row.id, action=action, reason=reason, evidence=dict(verdict.evidence))
         settle_revert(ports, ports.rollouts.revert(row.id, reason=reason, actor=ACTOR))
-        logger.warning("%s %s reverted to %s: %s", row.agent, row.version, row.previous, reason)
+        back = ports.rollouts.serving(row.agent).champion
+        logger.warning("%s %s reverted to %s: %s", row.agent, row.version, back, reason)
     elif action is RolloutAction.PROMOTE:
         ports.rollouts.close(row.id)
     return {"agent": row.agent, "version": row.version, "action": action.value, "reason": reason}

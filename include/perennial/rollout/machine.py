@@ -1,8 +1,8 @@
 """The rollout as a pure state machine: what may follow what, and which share of the keys each step gets.
 
-``pending -> shadow -> canary (step 0..n) -> baking -> done``; ``reverted`` and ``superseded`` end it early. Stores call
-these functions under their lock, so the rules are the same in memory and in PostgreSQL. Every move is idempotent: a
-task that is killed and run again finds its own move already made.
+``pending -> shadow -> canary (step 0..n) -> baking -> done``; ``reverted`` and ``superseded`` end it early, but a bake that a
+newer champion cut short goes on when that one is taken back. Stores call these functions under their lock, so the rules are the
+same in memory and in PostgreSQL. Every move is idempotent: a task that is killed and run again finds its own move already made.
 """
 
 from __future__ import annotations
@@ -157,6 +157,20 @@ def to_superseded(status: RolloutStatus, reason: str, now: datetime) -> RolloutS
         return status
     _demand(status, OPEN | {RolloutState.BAKING}, "be superseded")
     return replace(status, state=RolloutState.SUPERSEDED, weight=0.0, step_at=now, reason=reason)
+
+
+def to_baking_again(status: RolloutStatus, now: datetime) -> RolloutStatus:
+    """Go on with a bake that a newer champion cut short, since that one went back; a repeat changes nothing."""
+    if status.state is RolloutState.BAKING:
+        return status
+    _demand(status, {RolloutState.SUPERSEDED}, "bake again")
+    return replace(status, state=RolloutState.BAKING, weight=1.0, step_at=now, reason="")
+
+
+def to_step_again(status: RolloutStatus, now: datetime) -> RolloutStatus:
+    """Begin the present step anew at its share: another champion answers beside the candidate now."""
+    _demand(status, OPEN, "begin its step anew")
+    return replace(status, step_at=now)
 
 
 def advance(status: RolloutStatus, plan: Plan, verdict: RolloutVerdict, now: datetime) -> RolloutStatus:

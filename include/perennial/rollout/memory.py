@@ -292,8 +292,9 @@ class MemoryRollouts:
 
     def seconds_since_full(self, rollout_id: int) -> float:
         """See ``RolloutStore.seconds_since_full``."""
-        full_at = self.get(rollout_id).full_at
-        return 0.0 if full_at is None else (self._clock() - full_at).total_seconds()
+        row = self.get(rollout_id)
+        began = row.step_at if row.state is RolloutState.BAKING else row.full_at
+        return 0.0 if began is None else (self._clock() - began).total_seconds()
 
     def recent_inputs(self, agent: str, limit: int) -> list[RecentInput]:
         """See ``RolloutStore.recent_inputs``."""
@@ -376,6 +377,9 @@ class MemoryRollouts:
                 dict.fromkeys(one for one in reversed(served) if one is not None and (agent, one) not in self.removed)
             ),
             reverted=frozenset(version for version, row in last.items() if row.state is RolloutState.REVERTED),
+            cut_short=tuple(
+                row for row in last.values() if row.state is RolloutState.SUPERSEDED and row.full_at is not None
+            ),
         )  # fmt: skip
 
     def _write(self, scene: Scene, change: Change, actor: str, reason: str) -> None:

@@ -21,7 +21,8 @@ from perennial.rollout.rows import RolloutRow, ServingRow
 class Scene:
     """What is known under the lock: the serving row, open and baking rollouts, and former champions.
 
-    ``champions``: versions that served as champion, newest first; ``reverted``: those whose last rollout was reverted.
+    ``champions``: versions that served as champion, newest first; ``reverted``: those whose last rollout was reverted;
+    ``cut_short``: last rollouts of former champions whose bake a newer champion ended.
     """
 
     serving: ServingRow
@@ -29,6 +30,7 @@ class Scene:
     champions: tuple[str, ...]
     reverted: frozenset[str]
     now: datetime
+    cut_short: tuple[RolloutRow, ...] = ()
 
     def before(self, version: str | None) -> str | None:
         """The newest sound champion older than ``version``; None when there is none."""
@@ -80,10 +82,14 @@ def stepping(scene: Scene, row: RolloutRow, step: int, weight: float) -> Change:
 
 
 def promoting(scene: Scene, row: RolloutRow) -> Change:
-    """Make the candidate the champion; the former one stays hot as ``previous``, and an older bake ends."""
+    """Make the candidate the champion; the former one stays hot as ``previous``, and an older bake ends.
+
+    ``previous`` of the rollout is then the champion that it replaces: the one of its start may have been taken back meanwhile.
+    """
     after = row.moved(machine.to_full(row.status, scene.now))
     if after == row:
         return Change(serving=scene.serving)
+    after = replace(after, previous=scene.serving.champion)
     reason = f"{row.version} serves now"
     ended = [
         other.moved(machine.to_superseded(other.status, reason, scene.now))
@@ -112,6 +118,9 @@ def finishing(scene: Scene, row: RolloutRow) -> Change:
 def reverting(scene: Scene, row: RolloutRow, reason: str) -> Change:
     """Take a version out of traffic: clear it as candidate, or put its predecessor back when it is the champion.
 
+    A predecessor whose bake it had cut short bakes on. A newer candidate keeps its share and begins its step anew, beside the
+    champion that answers now.
+
     RolloutError when the champion has no predecessor: something must answer, and a person must decide.
     """
     after = row.moved(machine.to_reverted(row.status, reason, scene.now))
@@ -121,16 +130,23 @@ def reverting(scene: Scene, row: RolloutRow, reason: str) -> Change:
     if row.state in OPEN:
         serving = replace(serving, candidate=None, weight=0.0)
     elif serving.champion == row.version:
-        target = row.previous or scene.before(row.version)
+        target = row.previous if row.previous not in scene.reverted else None
+        target = target or scene.before(row.version)
         if target is None:
             raise RolloutError(f"{row.agent} {row.version} has no predecessor to put back; release a better version")
         scene = replace(scene, reverted=scene.reverted | {row.version})
         serving = replace(serving, champion=target, previous=scene.before(target))
+        beside = [
+            other.moved(machine.to_step_again(other.status, scene.now))
+            for other in scene.rollouts
+            if other.state in OPEN
+        ]
+        return Change(serving=serving, moved=(after, *beside, *_bakes_on(scene, target)))
     return Change(serving=serving, moved=(after,))
 
 
 def rolling_back(scene: Scene, version: str, reason: str) -> Change:
-    """A person's order: serve ``version`` again and take everything newer out of traffic.
+    """A person's order: serve ``version`` again and take everything newer out of traffic. A bake that was cut short goes on.
 
     RolloutError when it never was a champion (it has not passed a rollout) or serves already.
     """
@@ -146,7 +162,14 @@ def rolling_back(scene: Scene, version: str, reason: str) -> Change:
     serving = replace(
         serving, champion=version, previous=scene.before(version), candidate=None, weight=0.0, rollout_id=None
     )
-    return Change(serving=serving, moved=moved)
+    return Change(serving=serving, moved=(*moved, *_bakes_on(scene, version)))
+
+
+def _bakes_on(scene: Scene, version: str) -> tuple[RolloutRow, ...]:
+    """The bake of a version that serves again, when a newer champion had ended it before its time."""
+    return tuple(
+        row.moved(machine.to_baking_again(row.status, scene.now)) for row in scene.cut_short if row.version == version
+    )
 
 
 def _if_new(before: RolloutRow, after: RolloutRow) -> tuple[RolloutRow, ...]:

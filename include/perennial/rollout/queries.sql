@@ -80,6 +80,14 @@ WHERE agent = %(agent)s AND (
     OR (state = 'done' AND version = %(champion)s::text
         AND id = (SELECT max(id) FROM perennial.rollouts WHERE agent = %(agent)s AND version = %(champion)s::text))
 ) ORDER BY id
+-- name: cut_short
+-- former champions whose bake a newer one ended, by the last rollout of each version
+SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
+       parked
+FROM perennial.rollouts r
+WHERE agent = %(agent)s AND state = 'superseded' AND full_at IS NOT NULL
+  AND NOT EXISTS (SELECT FROM perennial.rollouts n WHERE n.agent = r.agent AND n.version = r.version AND n.id > r.id)
+ORDER BY id DESC LIMIT 100
 -- name: insert_rollout
 INSERT INTO perennial.rollouts (agent, version, previous, plan, state, step, weight, run_id, started_at, step_at)
 VALUES (%(agent)s, %(version)s, %(previous)s, %(plan)s, 'pending', 0, 0, %(run_id)s, %(now)s, %(now)s)
@@ -87,11 +95,12 @@ RETURNING id, agent, version, previous, plan, state, step, weight, run_id, reaso
 -- name: update_rollout
 UPDATE perennial.rollouts
 SET state = %(state)s, step = %(step)s, weight = %(weight)s, reason = %(reason)s, step_at = %(step_at)s,
-    full_at = %(full_at)s, ended_at = %(ended_at)s, parked = %(parked)s
+    full_at = %(full_at)s, ended_at = %(ended_at)s, parked = %(parked)s, previous = %(previous)s
 WHERE id = %(id)s
 -- name: seconds
 SELECT extract(epoch FROM clock_timestamp() - step_at)::float8 AS on_step,
-       extract(epoch FROM clock_timestamp() - full_at)::float8 AS since_full
+       -- a bake that goes on after a newer champion went back counts from there
+       extract(epoch FROM clock_timestamp() - CASE WHEN state = 'baking' THEN step_at ELSE full_at END)::float8 AS since_full
 FROM perennial.rollouts WHERE id = %(id)s
 -- name: add_look
 INSERT INTO perennial.rollout_looks (rollout_id, state, step, action, reason, evidence)

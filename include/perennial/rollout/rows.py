@@ -47,7 +47,11 @@ class ErrorRate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutRow:
-    """One rollout of one version. ``previous`` is the champion when it began; times are UTC on the store's clock."""
+    """One rollout of one version; times are UTC on the store's clock.
+
+    ``previous`` is the champion when it began and, once it serves everything, the champion that it replaced. ``step_at`` is when the
+    present state or step began; a bake that was cut short and goes on keeps ``full_at``, so that its evidence stays.
+    """
 
     id: int
     agent: str

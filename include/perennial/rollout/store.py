@@ -110,7 +110,7 @@ class RolloutStore(Protocol):
         ...
 
     def revert(self, rollout_id: int, *, reason: str, actor: str) -> RolloutRow:
-        """Clear the candidate, or put the predecessor back when it bakes."""
+        """Clear the candidate, or put the predecessor back when it bakes; a bake of that one which was cut short goes on."""
         ...
 
     def rollback(self, agent: str, version: str, *, actor: str, reason: str) -> ServingRow:
@@ -167,7 +167,7 @@ class RolloutStore(Protocol):
         ...
 
     def seconds_since_full(self, rollout_id: int) -> float:
-        """How long it serves everything, on the store's clock; 0 before."""
+        """How long it serves everything without a break, on the store's clock; 0 before."""
         ...
 
     def recent_inputs(self, agent: str, limit: int) -> list[RecentInput]:
@@ -416,10 +416,12 @@ class PostgresRollouts:
             rows = connection.execute(self._sql["in_play"], {"agent": agent, "champion": serving.champion}).fetchall()
             champions = connection.execute(self._sql["champions"], {"agent": agent}).fetchall()
             reverted = connection.execute(self._sql["reverted"], {"agent": agent}).fetchall()
+            cut_short = connection.execute(self._sql["cut_short"], {"agent": agent}).fetchall()
             yield connection, Scene(
                 serving=serving, rollouts=tuple(_rollout(row) for row in rows), now=now,
                 champions=tuple(row["version"] for row in champions),
                 reverted=frozenset(row["version"] for row in reverted),
+                cut_short=tuple(_rollout(row) for row in cut_short),
             )  # fmt: skip
 
     def _move(self, connection: Connection, change: Change) -> None:
@@ -428,7 +430,7 @@ class PostgresRollouts:
                 self._sql["update_rollout"],
                 {"id": row.id, "state": row.state.value, "step": row.step, "weight": row.weight, "reason": row.reason,
                  "step_at": row.step_at, "full_at": row.full_at, "ended_at": row.ended_at,
-                 "parked": row.parked.value if row.parked is not None else None},
+                 "parked": row.parked.value if row.parked is not None else None, "previous": row.previous},
             )  # fmt: skip
 
     def _serve(self, connection: Connection, scene: Scene, serving: ServingRow, *, actor: str, reason: str) -> None:

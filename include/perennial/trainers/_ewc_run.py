@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FOLDS = 3
+_URGENT = 2  # priority from which on a row is a correction that every later candidate must answer
 _CALIBRATION = (30, 1500)  # fewest and most rows behind a temperature
 
 
@@ -209,10 +210,14 @@ class Run:
         return known.widened(x[must], outputs, reach)
 
     def _must(self, before: Floats, hard: Floats) -> Flags:
-        """New corrections, and replayed ones that the champion answers right: those must not get lost again."""
+        """New corrections, replayed ones that the champion answers right, and urgent ones in any case.
+
+        An urgent one that the champion never learned was in a candidate that gave way to this one: nothing else brings it back.
+        """
         known = self._right(before, hard, 0.0, self.settings.score_tolerance)
         new = np.arange(len(hard)) < len(self.batch.new)
-        return np.asarray(_corrections(self.rows) & (new | known))
+        urgent = np.array([row.priority >= _URGENT for row in self.rows], dtype=np.bool_)
+        return np.asarray(_corrections(self.rows) & (new | known | urgent))
 
     def _targets(self, before: Floats, hard: Floats, must: Flags) -> Floats:
         """New rows and rows that must be right: their label. Replay: mostly the champion's answer."""
@@ -378,7 +383,7 @@ class Run:
 
 
 def _is_correction(row: TrainingRow) -> bool:
-    return row.correction or row.priority >= 2
+    return row.correction or row.priority >= _URGENT
 
 
 def _corrections(rows: Sequence[TrainingRow]) -> Flags:

@@ -49,12 +49,45 @@ class Pass:
 
 
 _FISHER_STEP = 8  # rows behind one squared gradient
-_MEASURED = 4  # one step in so many says how large the penalty is: saying it costs a third of applying it
+_MEASURED = 4  # one step in so many says how large the penalty is
 
 
-Parameters = list[
-    tuple[torch.nn.Parameter, torch.Tensor, torch.Tensor]
-]  # (parameter, champion's value, Fisher diagonal)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Anchor:
+    """EWC's penalty ``1/2 lambda sum F (w - w*)^2`` around the champion: its gradient and its size.
+
+    Works in one room of the largest parameter's size, which stays in the processor's cache, and reads the champion's values
+    where they are loaded anyway: no copy and no allocation by step.
+    """
+
+    parameters: Sequence[torch.nn.Parameter]
+    champion: Sequence[torch.Tensor]  # w*, in the order of the parameters
+    fisher: Sequence[torch.Tensor]  # F, likewise; empty without a penalty
+    penalty: float  # lambda
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is anything to hold: plain fine-tuning pays for none of it."""
+        return bool(self.penalty and self.fisher)
+
+    @torch.no_grad()
+    def pull(self, *, apply: bool, measure: bool) -> float:
+        """Add the penalty's gradient to what the backward pass left (``apply``), and say how large it is (``measure``, else 0)."""
+        if not self.holds:
+            return 0.0
+        size = max(parameter.numel() for parameter in self.parameters)
+        away_room, force_room = (torch.empty(size, device=self.fisher[0].device) for _ in range(2))
+        total = 0.0
+        for parameter, champion, fisher in zip(self.parameters, self.champion, self.fisher, strict=True):
+            away = away_room[: parameter.numel()].view_as(parameter)
+            torch.sub(parameter, champion, out=away)
+            if apply and parameter.grad is not None:
+                parameter.grad.addcmul_(fisher, away, value=self.penalty)
+            if measure:
+                force = force_room[: parameter.numel()].view_as(parameter)
+                torch.mul(fisher, away, out=force)
+                total += float(torch.dot(force.flatten(), away.flatten()))
+        return 0.5 * self.penalty * total
 
 
 def tune(
@@ -82,16 +115,16 @@ def tune(
     learner = _Learner(encoder=encoder, model=model, head=head, plan=plan)
 
     started = perf_counter()
-    parameters, fisher_mean, fisher_rows = learner.fisher(old_texts)
+    anchor, fisher_rows = learner.anchor(old_texts)
     fisher_done = perf_counter()
-    losses, penalties = learner.epochs(texts, targets, parameters)
+    losses, penalties = learner.epochs(texts, targets, anchor)
     steps_done = perf_counter()
 
     copy_files(encoder.folder, out, weights=False)
     state = {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in model.state_dict().items()}
     save_file(state, str(out / "model.safetensors"), metadata={"format": "pt"})
     return Pass(
-        losses=tuple(losses), penalties=tuple(penalties), fisher_mean=fisher_mean, fisher_rows=fisher_rows,
+        losses=tuple(losses), penalties=tuple(penalties), fisher_mean=_mean(anchor.fisher), fisher_rows=fisher_rows,
         seconds_fisher=fisher_done - started, seconds_steps=steps_done - fisher_done,
     )  # fmt: skip
 
@@ -109,8 +142,8 @@ class _Learner:
             vectors = self.encoder.pooled(batch, width, self.model)
         return vectors.float() @ self.head[:-1] + self.head[-1]
 
-    def fisher(self, texts: Sequence[str]) -> tuple[Parameters, float, int]:
-        """Diagonal Fisher of the model as it is now, over at most ``plan.fisher_rows`` texts chosen by the seed.
+    def anchor(self, texts: Sequence[str]) -> tuple[_Anchor, int]:
+        """The champion with its diagonal Fisher over at most ``plan.fisher_rows`` texts chosen by the seed, and how many those were.
 
         Squares the summed gradient of a few rows at a time. With labels drawn from the model's own answers each row's
         gradient has mean zero and rows are independent, so the mixed terms vanish in expectation: the estimate has no
@@ -120,31 +153,39 @@ class _Learner:
         chosen = np.random.default_rng(self.plan.seed).permutation(len(texts))[:wanted]
         tokens = self.encoder.tokens([texts[row] for row in chosen], self.plan.max_tokens) if len(chosen) else []
         draw = torch.Generator().manual_seed(self.plan.seed)
-        free = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        sums = [torch.zeros_like(parameter) for parameter in free]
+        free = {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        sums: dict[str, torch.Tensor] = {}
         for width, rows in _batches(tokens, _FISHER_STEP):
             scores = self.scores([tokens[row] for row in rows], width)
             answer = _draw(scores.detach().cpu(), draw).to(self.encoder.device)
             self.model.zero_grad(set_to_none=True)
             _cross_entropy(scores, answer).sum().backward()  # type: ignore[no-untyped-call]
-            for total, parameter in zip(sums, free, strict=True):
-                if parameter.grad is not None:
-                    total.addcmul_(parameter.grad, parameter.grad)
+            for name, parameter in free.items():
+                if parameter.grad is None:
+                    continue
+                if name in sums:
+                    sums[name].addcmul_(parameter.grad, parameter.grad)
+                else:
+                    sums[name] = parameter.grad.square_()
         self.head.grad = None
         self.model.zero_grad(set_to_none=True)
-        for total in sums:
-            total.div_(max(1, len(tokens)))
-        count = sum(total.numel() for total in sums)
-        mean = sum(float(total.sum(dtype=torch.float64)) for total in sums) / max(1, count)
-        return [(p, p.detach().clone(), total) for p, total in zip(free, sums, strict=True)], mean, len(tokens)
+        for total in sums.values():
+            total.div_(len(tokens))
+        # a parameter that no answer depends on (a pooler beside the mean) never moves: nothing of it is to be held
+        held = list(sums)
+        champion = dict(self.encoder.model.named_parameters())
+        return _Anchor(
+            parameters=[free[name] for name in held], champion=[champion[name].detach() for name in held],
+            fisher=[sums[name] for name in held], penalty=self.plan.penalty,
+        ), len(tokens)  # fmt: skip
 
-    def epochs(self, texts: Sequence[str], targets: Floats, parameters: Parameters) -> tuple[list[float], list[float]]:
+    def epochs(self, texts: Sequence[str], targets: Floats, anchor: _Anchor) -> tuple[list[float], list[float]]:
         """AdamW over batches of like length in an order drawn from the seed; returns losses and measured penalties."""
         plan = self.plan
         tokens = self.encoder.tokens(texts, plan.max_tokens)
         wanted = torch.tensor(targets, dtype=torch.float32, device=self.encoder.device)
         groups = [
-            {"params": [p for p, _, _ in parameters], "lr": plan.encoder_lr},
+            {"params": [p for p in self.model.parameters() if p.requires_grad], "lr": plan.encoder_lr},
             {"params": [self.head], "lr": plan.head_lr},
         ]
         optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
@@ -158,12 +199,13 @@ class _Learner:
                 loss = _cross_entropy(self.scores([tokens[row] for row in rows], width), wanted[rows]).mean()
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                if len(losses) % _MEASURED == _MEASURED - 1:
-                    penalties.append(_penalty(parameters, plan.penalty))
-                _pull_back(parameters, plan.penalty)
+                due = len(losses) % _MEASURED == _MEASURED - 1
+                size = anchor.pull(apply=True, measure=due) if losses else 0.0  # the first step begins at the champion
+                if due:
+                    penalties.append(size)
                 optimiser.step()
                 losses.append(float(loss.detach()))
-        penalties.append(_penalty(parameters, plan.penalty))
+        penalties.append(anchor.pull(apply=False, measure=True))
         return losses, penalties
 
 
@@ -183,30 +225,15 @@ def _cross_entropy(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return -(targets * torch.log_softmax(scores, dim=1)).sum(dim=1)
 
 
+def _mean(fisher: Sequence[torch.Tensor]) -> float:
+    """Mean over all that is held; 0 for nothing."""
+    count = sum(part.numel() for part in fisher)
+    return sum(float(part.sum(dtype=torch.float64)) for part in fisher) / max(1, count)
+
+
 def _draw(scores: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """One answer per row from the model's own probabilities, as a target."""
     if scores.shape[1] == 1:
         return torch.bernoulli(torch.sigmoid(scores), generator=generator)
     answer = torch.multinomial(torch.softmax(scores, dim=1), 1, generator=generator)
     return torch.zeros_like(scores).scatter_(1, answer, 1.0)
-
-
-def _pull_back(parameters: Parameters, penalty: float) -> None:
-    """Add the penalty's gradient to what the backward pass left."""
-    if not penalty:
-        return
-    with torch.no_grad():
-        for parameter, champion, fisher in parameters:
-            if parameter.grad is not None:
-                parameter.grad.addcmul_(fisher, parameter - champion, value=penalty)
-
-
-def _penalty(parameters: Parameters, penalty: float) -> float:
-    if not penalty:
-        return 0.0
-    with torch.no_grad():
-        total = 0.0
-        for parameter, champion, fisher in parameters:
-            away = parameter - champion
-            total += float(torch.dot((fisher * away).flatten(), away.flatten()))
-    return 0.5 * penalty * total

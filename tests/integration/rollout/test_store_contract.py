@@ -111,6 +111,35 @@ def test_a_bake_that_ends_badly_leaves_a_newer_canary_alone(stores: tuple[Rollou
     assert (serving.champion, serving.candidate, serving.weight) == ("1.0.0", "1.0.2", pytest.approx(0.05))
 
 
+@pytest.mark.req("K40", "J91")
+def test_a_bake_that_was_cut_short_goes_on_and_the_predecessor_is_what_was_replaced(
+    stores: tuple[RolloutStore, ServingStore],
+) -> None:
+    rollouts, _ = stores
+    rollouts.close(_champion(rollouts, "1.0.0"))
+    bad = _champion(rollouts, "1.0.1")
+    newer = rollouts.open(agent="scout", version="1.0.2", plan=PLAN, run_id="newer")
+    rollouts.set_step(newer.id, step=0, weight=0.05, actor="test")
+    before = rollouts.get(newer.id)
+    rollouts.revert(bad, reason="fell", actor="watch")
+    anew = rollouts.get(newer.id)
+    assert (anew.state, anew.step, anew.weight, anew.previous) == (RolloutState.CANARY, 0, before.weight, "1.0.1")
+    assert anew.step_at > before.step_at
+    full = rollouts.promote_full(newer.id, actor="test", reason="well")
+    assert (full.previous, rollouts.get(newer.id).previous, rollouts.serving("scout").previous) == ("1.0.0",) * 3
+    last = _champion(rollouts, "1.0.3")
+    cut = rollouts.get(newer.id)
+    assert (cut.state, rollouts.baking()) == (RolloutState.SUPERSEDED, [rollouts.get(last)])
+    rollouts.revert(last, reason="fell too", actor="watch")
+    again = rollouts.get(newer.id)
+    assert (again.state, again.full_at, again.ended_at, again.reason) == (RolloutState.BAKING, cut.full_at, None, "")
+    assert (again.weight, rollouts.baking()) == (1.0, [again])
+    assert 0 <= rollouts.seconds_since_full(newer.id) <= rollouts.seconds_on_step(newer.id) + 1
+    assert (rollouts.serving("scout").champion, rollouts.serving("scout").previous) == ("1.0.2", "1.0.0")
+    rollouts.revert(newer.id, reason="and this one", actor="watch")
+    assert rollouts.serving("scout").champion == "1.0.0"
+
+
 def test_a_first_champion_cannot_be_reverted_to_nothing(stores: tuple[RolloutStore, ServingStore]) -> None:
     rollouts, _ = stores
     first = _champion(rollouts, "1.0.0")

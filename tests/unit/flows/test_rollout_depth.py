@@ -304,6 +304,94 @@ def test_a_newer_candidate_supersedes_one_in_canary_while_a_bake_runs() -> None:
     assert (serving.champion, serving.candidate, serving.weight) == ("1.0.0", "1.0.3", pytest.approx(0.1))
 
 
+def _baking_under_a_newer_canary(**changes: Any) -> tuple[RolloutWorld, RolloutRow, RolloutRow]:
+    world = _world(**changes)
+    return world, _serve(world), _begun(world, "1.0.2")
+
+
+def _finish(world: RolloutWorld, row: RolloutRow) -> RolloutRow:
+    for index in (0, 1):
+        rollout.begin_step(world.ports, {"rollout_id": row.id}, index)
+        assert _look(world, row, index, seconds=6, requests=900) == "promote"
+    rollout.full(world.ports, {"rollout_id": row.id})
+    return world.rollouts.get(row.id)
+
+
+def _minute(world: RolloutWorld) -> str:
+    world.clock.move(60)
+    world.traffic(900)
+    watch.look(world.ports)
+    return str(world.rollouts.serving("scout").champion)
+
+
+@pytest.mark.req("K39", "K40")
+def test_a_candidate_whose_champion_went_back_is_judged_beside_the_one_that_answers_now() -> None:
+    world, baking, newer = _baking_under_a_newer_canary(max_hold_seconds=30.0)
+    world.clock.move(29)
+    world.behaviours["1.0.1"] = Behaviour(errors=1.0)
+    world.traffic(200)
+    watch.look(world.ports)
+    assert (world.state(baking), world.state(newer)) == (RolloutState.REVERTED, RolloutState.CANARY)
+    assert _look(world, newer, seconds=2) == "hold"  # its patience begins anew: 1.0.0 has not answered beside it yet
+    world.behaviours["1.0.2"] = Behaviour(right=0.3)
+    assert _look(world, newer, seconds=4, requests=2000) == "rollback"
+    assert "the champion on 8" in world.rollouts.get(newer.id).reason  # not that of 1.0.1, which answered nothing
+
+
+@pytest.mark.req("K40", "J91")
+def test_what_served_after_a_bad_bake_goes_back_to_the_champion_that_it_replaced() -> None:
+    world, baking, newer = _baking_under_a_newer_canary()
+    world.behaviours["1.0.1"] = Behaviour(right=0.3)
+    assert _minute(world) == "1.0.0"
+    newer = _finish(world, newer)
+    assert (newer.previous, world.rollouts.serving("scout").previous) == ("1.0.0", "1.0.0")
+    world.behaviours["1.0.2"] = Behaviour(right=0.3)
+    assert _minute(world) == "1.0.0"  # and not the version that production had taken back
+    assert (world.state(baking), world.state(newer)) == (RolloutState.REVERTED, RolloutState.REVERTED)
+    assert world.aliases["champion"] == "1.0.0"
+
+
+@pytest.mark.req("K40", "J91")
+def test_a_bake_that_was_cut_short_goes_on_when_the_newer_version_goes_back() -> None:
+    world, baking, newer = _baking_under_a_newer_canary()
+    newer = _finish(world, newer)
+    cut = world.rollouts.get(baking.id)
+    assert (cut.state, newer.previous) == (RolloutState.SUPERSEDED, "1.0.1")
+    world.behaviours["1.0.2"] = Behaviour(errors=1.0)
+    assert _minute(world) == "1.0.1"
+    again = world.rollouts.get(baking.id)
+    assert (again.state, again.full_at, again.ended_at, again.weight) == (RolloutState.BAKING, cut.full_at, None, 1.0)
+    assert world.rollouts.seconds_since_full(again.id) == 0.0  # a whole bake lies before it
+    assert world.rollouts.serving("scout").previous == "1.0.0"
+    world.behaviours["1.0.1"] = Behaviour(right=0.3)
+    assert _minute(world) == "1.0.0"
+    assert world.audited("1.0.1") == ["promoted", "bake_reverted"]
+
+
+@pytest.mark.req("K40", "J91")
+def test_a_fault_that_two_versions_share_is_found_by_the_last_one_that_baked_to_its_end() -> None:
+    world = _world()
+    baking = _serve(world)
+    world.behaviours["1.0.1"] = world.behaviours["1.0.2"] = Behaviour(right=0.3)
+    world.traffic(9000)
+    newer = _finish(world, _begun(world, "1.0.2"))  # as good as the one before, so its canary says nothing
+    assert _minute(world) == "1.0.1"
+    assert world.rollouts.get(newer.id).reason.startswith("beside 1.0.0, the last that baked to its end: right on")
+    assert _minute(world) == "1.0.0"
+    assert {world.state(baking), world.state(newer)} == {RolloutState.REVERTED}
+
+
+@pytest.mark.req("K40")
+def test_a_rollback_by_hand_lets_a_bake_that_was_cut_short_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perennial.flows.rollback.bundle_folder", lambda *_: Path())
+    world, baking, newer = _baking_under_a_newer_canary()
+    _finish(world, newer)
+    rollback_agent(world.ports, "scout", actor="ana", reason="complaints")
+    assert (world.state(baking), world.state(newer)) == (RolloutState.BAKING, RolloutState.REVERTED)
+    rollback_agent(world.ports, "scout", actor="ana", reason="more complaints")
+    assert (world.state(baking), world.rollouts.serving("scout").champion) == (RolloutState.REVERTED, "1.0.0")
+
+
 @pytest.fixture
 def signed(tmp_path: Path) -> RolloutWorld:
     """A world whose versions are real signed bundles, served from a folder."""

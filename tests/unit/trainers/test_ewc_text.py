@@ -126,6 +126,24 @@ def test_replayed_corrections_are_not_unlearned(
     assert accuracy(trainer, current, tuple(done), bench) == 1.0
 
 
+@pytest.mark.req("J33", "J48")
+def test_an_urgent_correction_that_the_champion_never_learned_is_brought_back(
+    trainer: EwcText,
+    champion: Artefact,
+    past: tuple[TrainingRow, ...],
+    held: tuple[TrainingRow, ...],
+    bench: Workbench,
+    new_folder: New,
+) -> None:
+    """It was in a candidate that gave way; an ordinary one that the champion does not know is not insisted on."""
+    gave_way, new = urgent(held[0], "money"), urgent(held[-1], "sport")
+    assert (held[0].label, held[-1].label) == ("sport", "state")
+    for replayed, learned in ((gave_way, True), (replace(gave_way, priority=1), False)):
+        made = trainer.fit(batch_of((new,), (replayed, *past[:60])), champion.path, new_folder(), seed=1, bench=bench)
+        first, second = trainer.load(made.path, bench).predict([gave_way.text, new.text])
+        assert (first.output == "money", second.output) == (learned, "sport")
+
+
 @pytest.mark.req("J42", "J43")
 def test_ewc_forgets_less_than_plain_training(
     trainer: EwcText, champion: Artefact, held: tuple[TrainingRow, ...], bench: Workbench, new_folder: New

@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from perennial.domain.example import TrainingRow
 from perennial.domain.job import BatchRef
 from perennial.domain.model import TaskBatch, Trainer
-from perennial.domain.words import TaskKind
+from perennial.domain.words import RolloutState, TaskKind
 from perennial.errors import EmptyBatch, TrainingError
 from perennial.fleet.agent import Agent, Task
 from perennial.flows.champion import champion_folder, component
@@ -29,6 +30,8 @@ from perennial.trainers.catalogue import same_method, trainer_for
 logger = logging.getLogger(__name__)
 
 REPLAY_POOL = 2000  # trained rows from which the replay is drawn
+_ROLLOUTS = 1000  # newest rollouts in which versions that production took back are looked for
+_CORRECTIONS = 1000  # newest corrections, as many as are replayed at most
 
 
 def select(ports: Ports, ref: BatchRef) -> list[str]:
@@ -106,16 +109,27 @@ def _write_task(
     regression = [row for row in ports.buffer.regression(ref.agent, spec.name) if row.example_id not in ids]
     usable = [row for row in regression if spec.kind is TaskKind.SCORE or row.label in labels]
     pool = ports.buffer.replay_candidates(ref.agent, spec.name, REPLAY_POOL, agent.seed)
+    refused = _taken_back(ports, ref.agent)
+    taught = [row for row in usable if row.example_id not in refused]
     taken = ids | {row.example_id for row in usable}
     pool = [row for row in pool if row.example_id not in taken and (spec.kind is TaskKind.SCORE or row.label in labels)]
-    # earlier corrections are always replayed, so that a later update does not unlearn them; they never take more than half of
-    # the places of the ordinary rows, which show what else must stay
-    places = max(agent.selection.replay - len(usable), (agent.selection.replay + 1) // 2)
-    replay = (*usable, *stratified_replay(pool, places, seed=agent.seed))
+    # earlier corrections are always replayed, so that a later update does not unlearn them, and brings back those of a candidate
+    # that gives way to this one; they never take more than half of the places of the ordinary rows, which show what else must stay
+    places = max(agent.selection.replay - len(taught), (agent.selection.replay + 1) // 2)
+    replay = (*taught, *stratified_replay(pool, places, seed=agent.seed))
     space.write_rows(f"{spec.name}/new.json", rows)
     space.write_rows(f"{spec.name}/replay.json", replay)
     space.write_rows(f"{spec.name}/holdout.json", holdout)
     space.write_rows(f"{spec.name}/regression.json", usable)
+
+
+def _taken_back(ports: Ports, agent: str) -> set[UUID]:
+    """Corrections whose version production took back: they are judged with the rest, and not taught again by themselves."""
+    last = {row.version: row.state for row in reversed(ports.rollouts.recent(agent, _ROLLOUTS))}
+    gone = {version for version, state in last.items() if state is RolloutState.REVERTED}
+    if not gone:
+        return set()
+    return {one.row.example_id for one in ports.buffer.corrections(agent, _CORRECTIONS) if one.version in gone}
 
 
 def _dataset_record(space: Workspace, summary: dict[str, Any]) -> dict[str, Any]:
