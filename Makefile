@@ -10,7 +10,7 @@ TORCH := $(shell sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
 # Without bytecode every process compiles everything anew: Airflow then boots in 16 s instead of 7.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check up down status doctor bench acceptance install lock browser clean
+.PHONY: help demo test check up down status doctor bench acceptance tagger install lock browser clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -52,6 +52,9 @@ bench: install ## the figures of docs/performance.md, measured here
 
 acceptance: install ## the long runs behind docs/trust.md, three hours: AGNEWS=FILE HUFFPOST=FILE
 	PYTHONPATH=include:. $(BIN)/python benchmarks/acceptance.py --agnews "$(AGNEWS)" --huffpost "$(HUFFPOST)" $(ACCEPTANCE)
+
+tagger: install ## train the tagger of names from the templates in tagger/; the same file again on the same machine
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONPATH=include $(BIN)/python tagger/train.py
 
 install: $(VENV)/.installed ## the environment, once
 
