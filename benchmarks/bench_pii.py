@@ -138,11 +138,16 @@ def missed(path: Path, theirs: list[Any]) -> None:
         [
             (
                 kind, finds[kind], gone[kind],
-                ", ".join(f"{name.split('|')[1]} {count}" for name, count in gold_missed.most_common() if name.startswith(f"{kind}|")) or "-",
+                _called(kind, gold_missed),
             )
             for kind in sorted(finds)
         ],
     )  # fmt: skip
+
+
+def _called(kind: str, counts: Counter[str]) -> str:
+    under = [(name.split("|")[1], count) for name, count in counts.most_common() if name.startswith(f"{kind}|")]
+    return ", ".join(f"{name} {count}" for name, count in under) or "-"
 
 
 def names(data: Path | None, clean: Path | None) -> None:
@@ -180,9 +185,8 @@ def names(data: Path | None, clean: Path | None) -> None:
             spans += person.find(text)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         unsure = sum(not span.sure for span in spans)
-        rows.append(
-            (path.name, len(texts), f"{len(texts) / cpu:.0f}", f"{len(texts) / wall:.0f}", len(spans), f"{unsure} ({100 * unsure / max(1, len(spans)):.1f} %)")
-        )  # fmt: skip
+        share = f"{unsure} ({100 * unsure / max(1, len(spans)):.1f} %)"
+        rows.append((path.name, len(texts), f"{len(texts) / cpu:.0f}", f"{len(texts) / wall:.0f}", len(spans), share))
     table(
         "Names, every text new",
         ("file", "texts", "texts per CPU second", "texts/s by the clock", "finds", "unsure finds"),
@@ -218,8 +222,9 @@ def labels(path: Path, seeds: int) -> None:
         results.append((seed, f"{on_raw:.2f}", f"{on_redacted:.2f}", f"{on_redacted - on_raw:+.2f}"))
     mean = statistics.mean(float(result[3]) for result in results)
     results.append(("mean", "", "", f"{mean:+.2f}"))
+    half = len(rows) // 2
     table(
-        f"{path.name}: trained on {len(rows) // 2} redacted texts, asked about {len(rows) - len(rows) // 2}; {changed} of {len(rows)} texts changed",
+        f"{path.name}: trained on {half} redacted texts, asked about {len(rows) - half}; {changed} of {len(rows)} changed",
         ("seed", "accuracy on raw, %", "on redacted, %", "points"),
         results,
     )

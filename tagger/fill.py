@@ -12,14 +12,189 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FILES = ("templates.txt", "names.txt", "slots.txt")
 _SLOT = re.compile(r"\{(\w+)\}")
-_STEMS = "ba be bo bra bre da de dra el fa fer ga gra ha hel ja ka kar kre la le lo ma mar mi na ne no o pa pe ra re ro sa se sha sko ta te to tra u va ve vi wa ya za".split()
-_MIDDLES = "b d g k l ll lm ln lt m mb n nd ng nn nt r rd rg rk rm rn rs rt s sk st t tr tz v z".split()
-_ENDS = (
-    "son sen sson ova ov ev ić ski ska wicz enko uk nen mann berg stein feld haus bach meyer ez es o i ini etti elli ello aux "
-    "ette eau ard oğlu ian yan dze vili opoulos akis idis escu u wala kar bhai singh moto mura shima yama saki ng en an in er"
-).split()
-_STREETS = "Street Avenue Road Lane Drive Court St. Rd. Blvd Way Place Straße Terrace".split()
-_RELATIONS = "wife husband son daughter brother sister mother father neighbour uncle aunt friend boss colleague".split()
+_STEMS = [
+    "ba",
+    "be",
+    "bo",
+    "bra",
+    "bre",
+    "da",
+    "de",
+    "dra",
+    "el",
+    "fa",
+    "fer",
+    "ga",
+    "gra",
+    "ha",
+    "hel",
+    "ja",
+    "ka",
+    "kar",
+    "kre",
+    "la",
+    "le",
+    "lo",
+    "ma",
+    "mar",
+    "mi",
+    "na",
+    "ne",
+    "no",
+    "o",
+    "pa",
+    "pe",
+    "ra",
+    "re",
+    "ro",
+    "sa",
+    "se",
+    "sha",
+    "sko",
+    "ta",
+    "te",
+    "to",
+    "tra",
+    "u",
+    "va",
+    "ve",
+    "vi",
+    "wa",
+    "ya",
+    "za",
+]
+_MIDDLES = [
+    "b",
+    "d",
+    "g",
+    "k",
+    "l",
+    "ll",
+    "lm",
+    "ln",
+    "lt",
+    "m",
+    "mb",
+    "n",
+    "nd",
+    "ng",
+    "nn",
+    "nt",
+    "r",
+    "rd",
+    "rg",
+    "rk",
+    "rm",
+    "rn",
+    "rs",
+    "rt",
+    "s",
+    "sk",
+    "st",
+    "t",
+    "tr",
+    "tz",
+    "v",
+    "z",
+]
+_ENDS = [
+    "son",
+    "sen",
+    "sson",
+    "ova",
+    "ov",
+    "ev",
+    "ić",
+    "ski",
+    "ska",
+    "wicz",
+    "enko",
+    "uk",
+    "nen",
+    "mann",
+    "berg",
+    "stein",
+    "feld",
+    "haus",
+    "bach",
+    "meyer",
+    "ez",
+    "es",
+    "o",
+    "i",
+    "ini",
+    "etti",
+    "elli",
+    "ello",
+    "aux",
+    "ette",
+    "eau",
+    "ard",
+    "oğlu",
+    "ian",
+    "yan",
+    "dze",
+    "vili",
+    "opoulos",
+    "akis",
+    "idis",
+    "escu",
+    "u",
+    "wala",
+    "kar",
+    "bhai",
+    "singh",
+    "moto",
+    "mura",
+    "shima",
+    "yama",
+    "saki",
+    "ng",
+    "en",
+    "an",
+    "in",
+    "er",
+]
+_STREETS = [
+    "Street",
+    "Avenue",
+    "Road",
+    "Lane",
+    "Drive",
+    "Court",
+    "St.",
+    "Rd.",
+    "Blvd",
+    "Way",
+    "Place",
+    "Straße",
+    "Terrace",
+]
+_RELATIONS = [
+    "wife",
+    "husband",
+    "son",
+    "daughter",
+    "brother",
+    "sister",
+    "mother",
+    "father",
+    "neighbour",
+    "uncle",
+    "aunt",
+    "friend",
+    "boss",
+    "colleague",
+]
+_FIRMS = (
+    " Inc", " Ltd", " & Sons", " GmbH", " Group", " Holdings", " Corp.", " Bank", " Partners", " LLC", " Brothers",
+)  # fmt: skip
+_TOWNS = ("burg", "ville", "ton", "stad", "grad", "ham", "o", "a", "ia", "polis", "dorf", "wick")
+_DOMAINS = ("example.com", "mail.example", "corp.example")
+_ADDRESSES = (
+    "{} {} {}", "{0} {1} {2}, Apt. 4", "{1} {2} {0}", "{1}weg {0}", "Rua {1} {0}", "Calle {1} {0}", "rue {1} {0}", "{1}gatan {0}",
+    "Via {1} {0}",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -38,11 +213,13 @@ class Sentence:
 
 def digest() -> str:
     """sha256 of what the sentences are made from."""
-    return hashlib.sha256(b"".join((HERE / name).read_bytes() for name in (*FILES, "fill.py"))).hexdigest()
+    return hashlib.sha256(b"".join((HERE / name).read_bytes() for name in FILES)).hexdigest()
 
 
 def _lines(name: str) -> list[str]:
-    return [line for line in (HERE / name).read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    return [
+        line for line in (HERE / name).read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")
+    ]
 
 
 class Filler:
@@ -96,7 +273,9 @@ class Filler:
         sentence.add(template[place:])
 
     def _initials(self) -> str:
-        return self._draw.choice(("{}.", "{}.{}.", "{}. {}.")).format(*(self._draw.choice("ABCDEFGHJKLMNPRSTVWZ") for _ in "ab"))
+        return self._draw.choice(("{}.", "{}.{}.", "{}. {}.")).format(
+            *(self._draw.choice("ABCDEFGHJKLMNPRSTVWZ") for _ in "ab")
+        )
 
     def _given(self, culture: tuple[list[str], list[str]]) -> str:
         chance = self._draw.random()
@@ -104,7 +283,11 @@ class Filler:
             return self._draw.choice(self._lists["first"]).title()
         if chance < 0.36:
             return self._draw.choice(self._lists["ambiguous"]).title()
-        return self._invented(("a", "o", "e", "us", "in", "el", "is", "ette", "ia")) if chance < 0.44 else self._draw.choice(culture[0])
+        return (
+            self._invented(("a", "o", "e", "us", "in", "el", "is", "ette", "ia"))
+            if chance < 0.44
+            else self._draw.choice(culture[0])
+        )
 
     def _family(self, culture: tuple[list[str], list[str]]) -> str:
         chance = self._draw.random()
@@ -132,35 +315,57 @@ class Filler:
             (0.74, f"{first} {self._draw.choice('ABCDEFGJKLMRSTW')} {last}"), (0.80, f"{self._initials()} {last}"),
             (0.85, f"{first} {self._given(culture)} {last}"), (0.88, f"{first} {last} {self._family(culture)}"),
             (0.91, f"{first} {self._draw.choice(('van', 'van der', 'de', 'de la', 'von', 'al', 'bin', 'da', 'di', 'Mc', 'Le'))} {last}"),
-            (0.95, first), (0.97, f"{first.upper()} {last.upper()}"), (0.98, f"{first} {last.upper()}"), (1.01, f"{first.lower()} {last.lower()}"),
+            (0.95, first),
+            (0.97, f"{first.upper()} {last.upper()}"), (0.98, f"{first} {last.upper()}"), (1.01, f"{first.lower()} {last.lower()}"),
         )  # fmt: skip
         return next(form for most, form in forms if chance < most)
 
-    def _other(self, kind: str) -> str:  # noqa: C901 - a table of made-up values
+    def _other(self, kind: str) -> str:
         draw = self._draw
         if kind == "C":
             return draw.choice(self._slots["common"])
         if kind == "H":
-            words = [draw.choice(self._slots["common"]) for _ in range(draw.randint(3, 7))]
-            for _ in range(draw.randint(0, 2)):
-                words[draw.randrange(len(words))] = draw.choice(self._slots[draw.choice(("org", "place", "product", "people"))])
-            return " ".join(words)
+            return self._headline()
         if kind == "addr":
-            culture = draw.choice(self._cultures)
-            street = draw.choice((self._family(culture), draw.choice(self._slots["common"]), draw.choice(self._slots["place"]), draw.choice(culture[1])))
-            return draw.choice(("{} {} {}", "{0} {1} {2}, Apt. 4", "{1} {2} {0}", "{1}weg {0}", "Rua {1} {0}", "Calle {1} {0}", "rue {1} {0}", "{1}gatan {0}", "Via {1} {0}")).format(draw.randint(1, 9999), street, draw.choice(_STREETS))
+            return self._address()
         if kind == "org" and draw.random() < 0.15:
             culture = draw.choice(self._cultures)
-            return self._family(culture) + draw.choice((" Inc", " Ltd", " & Sons", " GmbH", " Group", " Holdings", " Corp.", " Bank", " Partners", " LLC", " Brothers"))
+            return self._family(culture) + draw.choice(_FIRMS)
         if kind == "place" and draw.random() < 0.1:
-            return draw.choice(("Lake ", "Fort ", "San ", "Mount ", "New ", "Port ", "", "", "", "")) + self._invented(["burg", "ville", "ton", "stad", "grad", "ham", "o", "a", "ia", "polis", "dorf", "wick"])
-        made = {
-            "n": lambda: str(draw.choice((draw.randint(2, 99), draw.randint(100, 9999)))), "d": lambda: str(draw.randint(1, 9)),
-            "year": lambda: str(draw.randint(1890, 2029)), "phone": lambda: f"+{draw.randint(1, 99)} {draw.randint(100, 999)} {draw.randint(10**5, 10**6)}",
-            "mail": lambda: f"{self._name('F').lower()}.{self._name('L').lower()}@{draw.choice(('example.com', 'mail.example', 'corp.example'))}",
-            "iban": lambda: f"GB{draw.randint(10, 99)}BANK{draw.randint(10**13, 10**14 - 1)}", "card": lambda: f"4{draw.randint(10**14, 10**15 - 1)}",
+            return draw.choice(("Lake ", "Fort ", "San ", "Mount ", "New ", "Port ", "", "", "", "")) + self._invented(
+                _TOWNS
+            )
+        return self._made(kind) or draw.choice(self._slots[kind])
+
+    def _headline(self) -> str:
+        draw = self._draw
+        words = [draw.choice(self._slots["common"]) for _ in range(draw.randint(3, 7))]
+        for _ in range(draw.randint(0, 2)):
+            words[draw.randrange(len(words))] = draw.choice(
+                self._slots[draw.choice(("org", "place", "product", "people"))]
+            )
+        return " ".join(words)
+
+    def _address(self) -> str:
+        draw = self._draw
+        culture = draw.choice(self._cultures)
+        names = (
+            self._family(culture), draw.choice(self._slots["common"]), draw.choice(self._slots["place"]), draw.choice(culture[1]),
+        )  # fmt: skip
+        street = draw.choice(names)
+        return draw.choice(_ADDRESSES).format(draw.randint(1, 9999), street, draw.choice(_STREETS))
+
+    def _made(self, kind: str) -> str:
+        """A value that is drawn and stands in no list; empty for another slot."""
+        draw = self._draw
+        makers = {
+            "n": lambda: str(draw.choice((draw.randint(2, 99), draw.randint(100, 9999)))),
+            "d": lambda: str(draw.randint(1, 9)),
+            "year": lambda: str(draw.randint(1890, 2029)),
+            "phone": lambda: f"+{draw.randint(1, 99)} {draw.randint(100, 999)} {draw.randint(10**5, 10**6)}",
+            "mail": lambda: f"{self._name('F').lower()}.{self._name('L').lower()}@{draw.choice(_DOMAINS)}",
+            "iban": lambda: f"GB{draw.randint(10, 99)}BANK{draw.randint(10**13, 10**14 - 1)}",
+            "card": lambda: f"4{draw.randint(10**14, 10**15 - 1)}",
             "rel": lambda: draw.choice(_RELATIONS),
-        }  # fmt: skip
-        if kind in made:
-            return made[kind]()
-        return draw.choice(self._slots[kind])
+        }
+        return makers[kind]() if kind in makers else ""

@@ -83,7 +83,9 @@ def train(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], epochs: int, se
             mixed = torch.nn.functional.dropout(torch.cat([mixed, told], dim=2), 0.15)
             hidden = torch.relu(convolution((mixed * seen[..., None]).transpose(1, 2))).transpose(1, 2)
             score = out(torch.nn.functional.dropout(hidden, 0.2)).squeeze(2)
-            loss = (torch.nn.functional.binary_cross_entropy_with_logits(score, gold, reduction="none") * seen).sum() / seen.sum()
+            loss = (
+                torch.nn.functional.binary_cross_entropy_with_logits(score, gold, reduction="none") * seen
+            ).sum() / seen.sum()
             best.zero_grad()
             loss.backward()
             best.step()
@@ -110,7 +112,9 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     began = time.monotonic()
     rows = dataset(arguments.each, SEED)
-    print(f"{len(rows)} sentences, {sum(len(row[2]) for row in rows)} words, {time.monotonic() - began:.0f} s", flush=True)
+    print(
+        f"{len(rows)} sentences, {sum(len(row[2]) for row in rows)} words, {time.monotonic() - began:.0f} s", flush=True
+    )
     weights = train(rows, arguments.epochs, SEED)
     target = arguments.out / inference.FILE.name
     save_file(weights, target)
@@ -119,7 +123,9 @@ def main() -> None:
         "encoder": digest_of(folder()), "weights": hashlib.sha256(target.read_bytes()).hexdigest(),
     }  # fmt: skip
     target.with_suffix(".json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    print(f"{target.name}: {target.stat().st_size} bytes, sha256 {manifest['weights'][:16]}, {time.monotonic() - began:.0f} s")
+    print(
+        f"{target.name}: {target.stat().st_size} bytes, sha256 {manifest['weights'][:16]}, {time.monotonic() - began:.0f} s"
+    )
 
 
 if __name__ == "__main__":

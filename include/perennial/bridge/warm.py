@@ -70,4 +70,6 @@ def _load_tagger() -> None:
     try:
         tagger()
     except Exception as error:  # noqa: BLE001 - a task that needs it says so itself; the scheduler goes on
-        logger.warning("warm workers: the name tagger did not load (%s); tasks load it themselves", type(error).__name__)
+        logger.warning(
+            "warm workers: the name tagger did not load (%s); tasks load it themselves", type(error).__name__
+        )

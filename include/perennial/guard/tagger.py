@@ -79,7 +79,9 @@ class Tagger:
 
     def _windows(self, pieces: Sequence[str]) -> dict[str, tuple[Scored, ...]]:
         """Scores of each piece; what was seen before is remembered."""
-        keys = {piece: hashlib.blake2b(piece.encode("utf-8", "surrogatepass"), digest_size=16).digest() for piece in pieces}
+        keys = {
+            piece: hashlib.blake2b(piece.encode("utf-8", "surrogatepass"), digest_size=16).digest() for piece in pieces
+        }
         with self._lock:
             known = {piece: self._known[key] for piece, key in keys.items() if key in self._known}
         missing = [piece for piece in keys if piece not in known]

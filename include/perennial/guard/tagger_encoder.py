@@ -68,7 +68,8 @@ class LowerLayers:
             self._weights = {
                 name: stored.get_tensor(name)
                 for name in stored.keys()  # noqa: SIM118 - not a mapping
-                if name.startswith("embeddings.") or (name.startswith("encoder.layer.") and int(name.split(".")[2]) < deepest)
+                if name.startswith("embeddings.")
+                or (name.startswith("encoder.layer.") and int(name.split(".")[2]) < deepest)
             }
 
     def words(self, texts: Sequence[str]) -> list[Words | None]:
@@ -103,7 +104,9 @@ class LowerLayers:
         weights = self._weights
         words = weights["embeddings.word_embeddings.weight"][batch]
         places = weights["embeddings.position_embeddings.weight"][: batch.shape[1]]
-        return self._norm(words + places + weights["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+        return self._norm(
+            words + places + weights["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm"
+        )
 
     def _layer(self, number: int, state: Any, seen: Any) -> Any:
         from torch.nn import functional
@@ -116,7 +119,9 @@ class LowerLayers:
 
         mixed = functional.scaled_dot_product_attention(heads("query"), heads("key"), heads("value"), attn_mask=seen)
         mixed = mixed.transpose(1, 2).reshape(rows, width, size)
-        state = self._norm(state + self._linear(mixed, f"{name}.attention.output.dense"), f"{name}.attention.output.LayerNorm")
+        state = self._norm(
+            state + self._linear(mixed, f"{name}.attention.output.dense"), f"{name}.attention.output.LayerNorm"
+        )
         inner = functional.gelu(self._linear(state, f"{name}.intermediate.dense"))
         return self._norm(state + self._linear(inner, f"{name}.output.dense"), f"{name}.output.LayerNorm")
 
@@ -138,7 +143,11 @@ def _batches(lengths: Sequence[int]) -> list[list[int]]:
     for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
         if lengths[row] > _MOST_TOKENS:
             break
-        if batches and (len(batches[-1]) + 1) * lengths[row] <= _BATCH_TOKENS and lengths[row] <= lengths[batches[-1][0]] + 8:
+        if (
+            batches
+            and (len(batches[-1]) + 1) * lengths[row] <= _BATCH_TOKENS
+            and lengths[row] <= lengths[batches[-1][0]] + 8
+        ):
             batches[-1].append(row)
         else:
             batches.append([row])

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from perennial.guard.gazetteer import Gazetteer
 
-TITLES = frozenset(
-    "mr mrs ms miss mx dr prof professor doctor sir dame madam rev reverend herr frau señor señora monsieur madame judge "
-    "senator president captain sgt lt coach detective lord aunt uncle".split()
-)
+TITLES = frozenset((
+    "mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "doctor", "sir", "dame", "madam", "rev", "reverend", "herr", "frau",
+    "señor", "señora", "monsieur", "madame", "judge", "senator", "president", "captain", "sgt", "lt", "coach", "detective", "lord",
+    "aunt", "uncle",
+))  # fmt: skip
 COUNT = 18
 
 

@@ -27,7 +27,10 @@ def test_no_span_ever_leaves_its_text_and_untouched_words_stay_under_theirs(name
             new_start, new_end = moved(start, end, result.edits)
             assert 0 <= new_start < new_end <= len(result.text), (text, start, end)
             if all(end <= edit.start or start >= edit.end for edit in result.edits):
-                assert "".join(result.text[new_start:new_end].split()) == "".join(text[start:end].split()), (text, start)
+                assert "".join(result.text[new_start:new_end].split()) == "".join(text[start:end].split()), (
+                    text,
+                    start,
+                )
 
 
 @pytest.mark.req("K68")
@@ -44,6 +47,15 @@ def test_an_entity_that_was_replaced_is_the_stand_in(redactor: Redactor) -> None
 
 def test_what_is_no_span_stays_as_it_is(redactor: Redactor) -> None:
     result = redactor.redact("jane@corp.com wrote")
-    for label in ("world", 0.5, None, [[3, 99, "X"]], [["a", 1]], {"start": 0, "end": 3}, [[True, 2, "X"]], [[2, 2, "X"]]):
+    for label in (
+        "world",
+        0.5,
+        None,
+        [[3, 99, "X"]],
+        [["a", 1]],
+        {"start": 0, "end": 3},
+        [[True, 2, "X"]],
+        [[2, 2, "X"]],
+    ):
         assert realigned(label, 19, result.edits) == label
     assert realigned([[0, 5, "X"]], 19, ()) == [[0, 5, "X"]]

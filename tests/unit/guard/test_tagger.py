@@ -28,7 +28,7 @@ from tests.unit.guard.conftest import KEY
 def test_the_shipped_head_is_small_and_made_from_these_templates_and_this_encoder() -> None:
     manifest = json.loads(FILE.with_suffix(".json").read_text())
     root = Path(__file__).parents[3] / "tagger"
-    parts = (root / name for name in ("templates.txt", "names.txt", "slots.txt", "fill.py"))
+    parts = (root / name for name in ("templates.txt", "names.txt", "slots.txt"))
     assert FILE.stat().st_size < 500_000
     assert manifest["weights"] == hashlib.sha256(FILE.read_bytes()).hexdigest()
     assert manifest["templates"] == hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
@@ -37,7 +37,7 @@ def test_the_shipped_head_is_small_and_made_from_these_templates_and_this_encode
 
 @pytest.mark.req("K67")
 @pytest.mark.parametrize(
-    "text, name",
+    ("text", "name"),
     [
         ("Yesterday Oluwaseun Bamgboye called about his invoice.", "Oluwaseun Bamgboye"),
         ("The parcel was signed for by Ragnheidur Thorvaldsdottir on Monday.", "Ragnheidur Thorvaldsdottir"),
@@ -100,7 +100,21 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.req("K67")
 def test_names_among_other_words_are_redacted_once_and_for_all(redactor: Redactor) -> None:
     draw = random.Random("names")
-    words = ("Oluwaseun Bamgboye", "zbyszek", "Dr. Wrobel", "Oslo", "jane@corp.com", "called", "and", ",", ".", "\n", "-", "A.", "Acme")
+    words = (
+        "Oluwaseun Bamgboye",
+        "zbyszek",
+        "Dr. Wrobel",
+        "Oslo",
+        "jane@corp.com",
+        "called",
+        "and",
+        ",",
+        ".",
+        "\n",
+        "-",
+        "A.",
+        "Acme",
+    )
     for _ in range(60):
         text = " ".join(draw.choice(words) for _ in range(draw.randrange(1, 25)))
         once = redactor.redact(text)

@@ -95,24 +95,24 @@ class Person:
 
     def _may_precede(self, word: re.Match[str]) -> bool:
         """Whether a capitalised word leaves the one behind it a first name: a sentence start or a title, no place."""
-        plain = plain(word.group())
-        return plain in self._other and plain not in _PLACES
+        low = plain(word.group())
+        return low in self._other and low not in _PLACES
 
     def _taken(self, words: list[re.Match[str]], announced: bool) -> int:
         """How many words from the first on are a name; 0 when they are none."""
-        plain = [plain(word.group()) for word in words]
+        low = [plain(word.group()) for word in words]
         count = 0
-        while count < len(plain) and plain[count] not in self._other and len(plain[count]) > 1:
+        while count < len(low) and low[count] not in self._other and len(low[count]) > 1:
             count += 1
-        if count < len(plain) and count and not announced and plain[count] in self._other:
+        if count < len(low) and count and not announced and low[count] in self._other:
             return 0  # Madison Square, Chelsea Football Club
         if announced:
             return count
         if count < 2:
-            return count if count and plain[0] in self._first and words[0].group().istitle() else 0
-        if plain[0] in self._first or (plain[0] in self._maybe and plain[1] in self._last):
+            return count if count and low[0] in self._first and words[0].group().istitle() else 0
+        if low[0] in self._first or (low[0] in self._maybe and low[1] in self._last):
             return count
-        return count if count == 2 and plain[1] in self._last and not words[0].group().isupper() else 0
+        return count if count == 2 and low[1] in self._last and not words[0].group().isupper() else 0
 
     def _again(self, words: list[re.Match[str]], found: list[Span], text: str) -> list[Span]:
         """Later and earlier mentions of a surname, or of a first name, that belongs to a full name of this text."""
@@ -148,7 +148,9 @@ def names(scored: list[Scored], text: str) -> list[Span]:
             runs.append((start, end, score))
     found = []
     for start, end, score in runs:
-        edges = _EDGE.sub(lambda edge: "\n" * len(edge.group()), text[start:end])  # no name begins or ends with punctuation
+        edges = _EDGE.sub(
+            lambda edge: "\n" * len(edge.group()), text[start:end]
+        )  # no name begins or ends with punctuation
         inner = edges.strip("\n")
         if score >= UNSURE and inner:
             left = start + edges.index(inner)
