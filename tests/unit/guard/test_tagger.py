@@ -83,7 +83,7 @@ def test_without_its_file_or_encoder_the_guard_is_away_and_tries_again(
             redactor.redact("Yesterday Bamgboye called.")
     assert "Bamgboye" not in str(caught.value)
     with monkeypatch.context() as broken:
-        broken.setitem(sys.modules, "tokenizers", None)
+        broken.setitem(sys.modules, "tokenizers", None)  # as if it were not installed
         with pytest.raises(GuardUnavailable, match="tokenizers"):
             redactor.redact("Yesterday Bamgboye called.")
     assert redactor.redact("Yesterday Mr. Bamgboye called.").counts == {"PERSON": 1}

@@ -1,4 +1,4 @@
-"""Names of people: a tagger's word, and lists and phrases where the tagger does not speak against them.
+"""Names of people: by a tagger, and by lists and phrases.
 
 By list: a first name with the capitalised words behind it, a known surname with a capitalised word before it, anything
 capitalised behind a title ("Dr.") or a phrase such as "my name is" or "contact". Words of a name that was found are found
@@ -31,11 +31,11 @@ _FOLLOWED = re.compile(
     r"[ \t]+(?:[A-Z]\.[ \t]*|(?:de la|de|da|di|del|della|dos|van der|van den|van|von|bin|ibn|al|el|la|le|ter|ten)[ \t]+){0,2}"
 )
 _MOST_WORDS = 3
+_BEFORE_PLACE = re.compile(r"\b(?:Lake|Mount|Fort|Port|San|Santa|Saint|Hurricane|Typhoon|Cyclone|Storm)[ \t]\Z")
 _JOINED = re.compile(r"[.'’]?[ \t]{0,3}|-")  # between two words of one name
 _EDGE = re.compile(r"\A[\W_]+|[\W_]+\Z")
-SURE, UNSURE = 0.5, 0.35  # of the tagger: a name; a name that a person should look at
+SURE, UNSURE = 0.5, 0.45  # of the tagger: a name; a name that a person should look at
 _MEMBER = 0.25  # a word of a name whose best word is above one of those
-_DOUBT = 0.08  # a find of the lists counts unless the tagger is as sure as this that it is none
 _PLACES = frozenset(
     ("san", "santa", "saint", "são", "santo", "fort", "port", "lake", "mount", "new", "hurricane", "typhoon", "cyclone")
 )
@@ -59,8 +59,10 @@ class Person:
             return []
         scored = tagger().scores(text)
         words = list(_CAPITALISED.finditer(text))
-        found = names(scored, text)
-        found += [span for span in self._listed(words, text) if score_of(span, scored) >= _DOUBT]
+        found = [
+            span for span in names(scored, text) if not _BEFORE_PLACE.search(text, max(0, span.start - 12), span.start)
+        ]
+        found += self._listed(words, text)
         return found + self._again(words, [span for span in found if span.sure], text)
 
     def _listed(self, words: list[re.Match[str]], text: str) -> list[Span]:
@@ -152,15 +154,10 @@ def names(scored: list[Scored], text: str) -> list[Span]:
             lambda edge: "\n" * len(edge.group()), text[start:end]
         )  # no name begins or ends with punctuation
         inner = edges.strip("\n")
-        if score >= UNSURE and inner:
+        if score >= UNSURE and len(inner) > 1:
             left = start + edges.index(inner)
             found.append(Span(left, left + len(inner), Kind.PERSON, score >= SURE))
     return found
-
-
-def score_of(span: Span, scored: list[Scored]) -> float:
-    """The best score of the words of a span; 0 when the tagger gave none."""
-    return max((score for start, end, score in scored if start < span.end and end > span.start), default=0.0)
 
 
 def build() -> Person:
