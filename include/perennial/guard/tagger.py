@@ -45,7 +45,9 @@ class Tagger:
         if hashlib.sha256(content).hexdigest() != manifest["weights"]:
             raise GuardUnavailable(f"{file.name} is not the file that its manifest names; install the package again")
         # numpy widens the numbers: torch would start threads for it, which a fork of this process does not survive
-        self._head = {name: torch.from_numpy(part.astype(np.float32)) for name, part in load(content).items()}
+        head = {name: part.astype(np.float32) for name, part in load(content).items()}
+        head["convolution.weight"] *= head.pop("convolution.scale")[:, None, None]
+        self._head = {name: torch.from_numpy(part) for name, part in head.items()}
         self._encoder = LowerLayers(folder(), manifest["layers"])
         self._known: OrderedDict[bytes, tuple[Scored, ...]] = OrderedDict()
         self._lock = Lock()

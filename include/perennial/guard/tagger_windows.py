@@ -90,7 +90,7 @@ def candidates(text: str, lists: Gazetteer) -> Iterator[Window]:
         low = plain(word)
         none = low in lists.other
         if word[0].isupper():
-            if not none:
+            if not none and len(word) > 1:
                 yield found.span()
         elif title or (low in lists.first and low not in lists.ambiguous and not none):
             yield found.span()
