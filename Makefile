@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 SPREAD := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help demo test check up down status doctor bench acceptance install lock browser clean
+.PHONY: help demo test check up down status doctor bench acceptance tagger install lock browser clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -54,6 +54,9 @@ bench: install ## the figures of docs/performance.md, measured here
 
 acceptance: install ## the long runs behind docs/trust.md, three hours: AGNEWS=FILE HUFFPOST=FILE
 	PYTHONPATH=include:. $(BIN)/python benchmarks/acceptance.py --agnews "$(AGNEWS)" --huffpost "$(HUFFPOST)" $(ACCEPTANCE)
+
+tagger: install ## train the tagger of names from the templates in tagger/; the same file again on the same machine
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONPATH=include $(BIN)/python tagger/train.py
 
 install: $(VENV)/.installed ## the environment, once
 

@@ -31,7 +31,10 @@ ROOMS = (
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_MODULE_LOADING": "LAZY"}
 
 
-def preload(modules: tuple[str, ...] = LIBRARIES + ROOMS) -> dict[str, float]:
+EVERYTHING = LIBRARIES + ROOMS
+
+
+def preload(modules: tuple[str, ...] = EVERYTHING) -> dict[str, float]:
     """Import ``modules`` now; the seconds that each took, without those that failed.
 
     Does nothing where tasks are not forked: a spawned process inherits no import. Makes no CUDA context (a child could not use it).
@@ -52,7 +55,21 @@ def preload(modules: tuple[str, ...] = LIBRARIES + ROOMS) -> dict[str, float]:
             )
         else:
             seconds[name] = round(time.monotonic() - began, 3)
+    if modules is EVERYTHING:
+        _load_tagger()
     gc.collect()
     gc.freeze()  # what lives now will not be touched by a child's collector, so its pages stay shared
     logger.info("warm workers: %s of %s modules in %.1f s", len(seconds), len(modules), sum(seconds.values()))
     return seconds
+
+
+def _load_tagger() -> None:
+    """Read the name tagger's weights, which children then share. It computes nothing here: torch's threads do not survive a fork."""
+    from perennial.guard.tagger import tagger
+
+    try:
+        tagger()
+    except Exception as error:  # noqa: BLE001 - a task that needs it says so itself; the scheduler goes on
+        logger.warning(
+            "warm workers: the name tagger did not load (%s); tasks load it themselves", type(error).__name__
+        )

@@ -10,6 +10,7 @@ from perennial.domain.words import JSON, TaskKind
 from perennial.errors import NotConfigured
 from perennial.fleet.agent import Agent
 from perennial.flows.ports import Ports
+from perennial.guard.edits import realigned
 from perennial.guard.records import check_record
 from perennial.guard.redactor import Redactor, redactor_for
 from perennial.ingest.admit import Admission, Admitted, Examine, Refused
@@ -54,6 +55,7 @@ def examiner(agent: Agent) -> Examine:
             return Refused(reason=reason)
         body = redactor.redact(text)
         note = redactor.redact(feedback) if feedback else None
+        expected = realigned(expected, len(text), body.edits)
         label = redactor.redact_json(expected) if isinstance(expected, dict | list) else expected
         return Admitted(
             text=body.text, expected_output=label, feedback=note.text if note else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from perennial.guard.edits import Edit
 from perennial.guard.spans import Span
 from perennial.guard.surrogates import MASK, mask_surrogates, surrogate
 
@@ -20,6 +21,7 @@ class Draft:
 
     rest: str
     pieces: tuple[str, ...]
+    origins: tuple[tuple[int, int], ...]  # which code points of the first text each piece stands for
 
     @classmethod
     def of(cls, text: str) -> Draft:
@@ -29,42 +31,64 @@ class Draft:
         ('user-00c0ffee@redacted.example',)
         """
         masked = mask_surrogates(text)
-        return cls(_RUN.sub(MASK, masked), tuple(text[run.start() : run.end()] for run in _RUN.finditer(masked)))
+        runs = [run.span() for run in _RUN.finditer(masked)]
+        return cls(_RUN.sub(MASK, masked), tuple(text[start:end] for start, end in runs), tuple(runs))
 
     def without(self, spans: list[Span], key: bytes) -> Draft:
         """Each span (of ``rest``, in order, without overlaps) becomes a stand-in."""
         rest: list[str] = []
         pieces: list[str] = []
+        origins: list[tuple[int, int]] = []
         known: dict[tuple[str, str], str] = {}
-        place = used = 0
+        place = used = shift = 0  # shift: from a place of rest to one of the first text
         for span in spans:
             before, value = self.rest[place : span.start], span.of(self.rest)
             kept = before.count(MASK)
             pieces.extend(self.pieces[used : used + kept])
-            used += kept + value.count(MASK)  # a URL may have held a stand-in; it goes with the URL
+            origins.extend(self.origins[used : used + kept])
+            shift += self._wider(used, used + kept)
+            used += kept
+            start = span.start + shift
+            shift += self._wider(used, used + value.count(MASK))  # a URL may have held a stand-in; it goes with the URL
+            used += value.count(MASK)
+            origins.append((start, span.end + shift))
             name = (span.kind.value, value)
             if name not in known:
                 known[name] = surrogate(span.kind, value, key)
             pieces.append(known[name])
             rest += (before, MASK)
             place = span.end
-        return Draft("".join((*rest, self.rest[place:])), (*pieces, *self.pieces[used:]))
+        return Draft(
+            "".join((*rest, self.rest[place:])), (*pieces, *self.pieces[used:]), (*origins, *self.origins[used:])
+        )
+
+    def _wider(self, first: int, behind: int) -> int:
+        """By how much pieces are wider in the first text than their one character in ``rest``."""
+        return sum(end - start - 1 for start, end in self.origins[first:behind])
+
+    def whole(self) -> tuple[str, tuple[Edit, ...]]:
+        """The text again, and what was replaced where, in order.
+
+        A stand-in is set apart from letters and digits beside it, or it could not be told any more.
+        """
+        first, *others = self.rest.split(MASK)
+        result, edits = [first], []
+        last, length = first[-1:], len(first)
+        for piece, origin, after in zip(self.pieces, self.origins, others, strict=True):
+            foreign = not piece.strip(MASK)  # the text had a mask character of its own: not ours to set apart
+            before = " " if not foreign and _joins(last) else ""
+            behind = " " if not foreign and _joins(after[:1]) else ""
+            result += (before, piece, behind, after)
+            start = length + len(before)
+            length = start + len(piece) + len(behind)
+            edits.append(Edit(*origin, start, start + len(piece), length))
+            length += len(after)
+            last = after[-1:] or piece[-1:]
+        return "".join(result), tuple(edits)
 
     def text(self) -> str:
-        """The whole again. A stand-in is set apart from letters and digits beside it, or it could not be told any more."""
-        first, *others = self.rest.split(MASK)
-        result = [first]
-        last = first[-1:]
-        for piece, after in zip(self.pieces, others, strict=True):
-            foreign = not piece.strip(MASK)  # the text had a mask character of its own: not ours to set apart
-            if not foreign and _joins(last):
-                result.append(" ")
-            result.append(piece)
-            if not foreign and _joins(after[:1]):
-                result.append(" ")
-            result.append(after)
-            last = after[-1:] or piece[-1:]
-        return "".join(result)
+        """The text again, without the list of what was replaced."""
+        return self.whole()[0]
 
 
 def _joins(character: str) -> bool:

@@ -1,6 +1,6 @@
 """Replaces personal data by stand-ins of the same type, and tells what is left.
 
-Detection is best effort: structured identifiers are found by Presidio behind cheap gates, names by lists and context. Runs in
+Detection is best effort: structured identifiers are found by Presidio behind cheap gates, names by a tagger, lists and context. Runs in
 the admit flow (which may read originals) and again in every training run, where a scan of redacted text must find nothing.
 """
 
@@ -16,6 +16,7 @@ from functools import lru_cache
 from perennial.domain.words import JSON
 from perennial.errors import GuardError, GuardUnavailable
 from perennial.guard.draft import Draft
+from perennial.guard.edits import Edit
 from perennial.guard.keys import deployment_key
 from perennial.guard.recognisers import Recogniser, recognisers
 from perennial.guard.spans import Kind, Span, joined
@@ -23,7 +24,7 @@ from perennial.guard.surrogates import mask_surrogates
 
 logger = logging.getLogger(__name__)
 
-REVISION = "1"  # raise it when the same text would come out otherwise: rows remember it
+REVISION = "2"  # raise it when the same text would come out otherwise: rows remember it
 _GATE = re.compile(r"[@\d]|://|:[A-Fa-f]{0,4}:")  # no structured identifier is without one of these
 _ROUNDS = 8
 _STRUCTURE = re.compile(r"[\d@:]")
@@ -37,6 +38,7 @@ class Redaction:
     text: str
     counts: Mapping[str, int]
     version: str
+    edits: tuple[Edit, ...] = ()  # where the text differs from the one that was given, for labels on parts of it
 
 
 class Redactor:
@@ -86,11 +88,15 @@ class Redactor:
             draft = draft.without(spans, self._key)
             spans = self._detect(draft.rest)
             if not spans:
-                return Redaction(text=draft.text(), counts=dict(counts), version=self.version)
-        draft = Draft(_STRUCTURE.sub("#", draft.rest), draft.pieces)
+                return self._redaction(draft, counts)
+        draft = Draft(_STRUCTURE.sub("#", draft.rest), draft.pieces, draft.origins)
         if self._detect(draft.rest):
             raise GuardError(f"personal data was still found after {_ROUNDS} rounds; the row must stay in quarantine")
-        return Redaction(text=draft.text(), counts=dict(counts), version=self.version)
+        return self._redaction(draft, counts)
+
+    def _redaction(self, draft: Draft, counts: Counter[str]) -> Redaction:
+        text, edits = draft.whole()
+        return Redaction(text=text, counts=dict(counts), version=self.version, edits=edits)
 
     def redact_many(self, texts: Iterable[str]) -> list[Redaction]:
         """Each text redacted, in order."""
@@ -124,6 +130,8 @@ class Redactor:
                     spans.extend(recogniser.find(text))
             for recogniser in self._named:
                 spans.extend(recogniser.find(text))
+        except GuardUnavailable:  # its message is ours; a detector that cannot be loaded is no fault of this text
+            raise
         except Exception as problem:  # noqa: BLE001 - a foreign error's message may hold the text: only its type travels on
             raise GuardError(
                 f"a detector of personal data failed on a text ({type(problem).__name__}); keep the row in quarantine"

@@ -1,20 +1,19 @@
-"""Names of people, by lists and by the words around them: what can be done without a model.
+"""Names of people: by a tagger, and by lists and phrases.
 
-A first name of the list, with the capitalised words behind it, a known surname with a capitalised word before it, anything
-capitalised behind a title ("Dr.") or a phrase such as "my name is" or "contact". Surnames of a name that was found are found
-again alone in the same text. Names in small letters, and rare names without context, are beyond it; a tagger that is trained
-for them takes this file's place behind the same protocol.
+By list: a first name with the capitalised words behind it, a known surname with a capitalised word before it, anything
+capitalised behind a title ("Dr.") or a phrase such as "my name is" or "contact". Words of a name that was found are found
+again alone in the same text. The tagger (``guard/tagger.py``) is asked for texts alone that hold a word which could be a name.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from importlib.resources import files
 
+from perennial.guard.gazetteer import Gazetteer, bare, gazetteer, plain
 from perennial.guard.spans import Kind, Span
+from perennial.guard.tagger import Scored, tagger
+from perennial.guard.tagger_windows import candidates
 
 _CAPITALISED = re.compile(r"(?<![\w@.])[^\W\d_a-z][^\W\d_]+(?:['’\-][^\W\d_]+)*")
 _TITLE = re.compile(
@@ -32,49 +31,47 @@ _FOLLOWED = re.compile(
     r"[ \t]+(?:[A-Z]\.[ \t]*|(?:de la|de|da|di|del|della|dos|van der|van den|van|von|bin|ibn|al|el|la|le|ter|ten)[ \t]+){0,2}"
 )
 _MOST_WORDS = 3
+_BEFORE_PLACE = re.compile(r"\b(?:Lake|Mount|Fort|Port|San|Santa|Saint|Hurricane|Typhoon|Cyclone|Storm)[ \t]\Z")
+_JOINED = re.compile(r"[.'’]?[ \t]{0,3}|-")  # between two words of one name
+_EDGE = re.compile(r"\A[\W_]+|[\W_]+\Z")
+SURE, UNSURE = 0.5, 0.45  # of the tagger: a name; a name that a person should look at
+_MEMBER = 0.25  # a word of a name whose best word is above one of those
 _PLACES = frozenset(
     ("san", "santa", "saint", "são", "santo", "fort", "port", "lake", "mount", "new", "hurricane", "typhoon", "cyclone")
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Lists:
-    first: frozenset[str]
-    ambiguous: frozenset[str]
-    last: frozenset[str]
-    other: frozenset[str]
-
-
-@lru_cache(maxsize=1)
-def _lists() -> _Lists:
-    return _Lists(*(_read(name) for name in ("first", "ambiguous", "last", "other")))
-
-
-def _read(name: str) -> frozenset[str]:
-    lines = files("perennial.guard").joinpath("names", f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
-
-
 class Person:
-    """Names by list and context."""
+    """Names by tagger, list and context."""
 
     kind = Kind.PERSON
 
-    def __init__(self, lists: _Lists) -> None:
+    def __init__(self, lists: Gazetteer) -> None:
+        self._lists = lists
         self._first = lists.first - lists.ambiguous - lists.other
         self._maybe = lists.ambiguous | (lists.first & lists.other)
         self._last = lists.last
         self._other = lists.other
 
     def find(self, text: str) -> list[Span]:
-        """Spans of names; runs over the words with a capital, each looked at once."""
+        """Spans of names. Raises GuardUnavailable when the tagger cannot be loaded and a word could be a name."""
+        if next(candidates(text, self._lists), None) is None:
+            return []
+        scored = tagger().scores(text)
         words = list(_CAPITALISED.finditer(text))
+        found = [
+            span for span in names(scored, text) if not _BEFORE_PLACE.search(text, max(0, span.start - 12), span.start)
+        ]
+        found += self._listed(words, text)
+        return found + self._again(words, [span for span in found if span.sure], text)
+
+    def _listed(self, words: list[re.Match[str]], text: str) -> list[Span]:
+        """By lists and phrases; runs over the words with a capital, each looked at once."""
         if not words:
             return []
         groups = list(self._groups(text, words))
         announced = {found.end() for pattern in (_TITLE, _PHRASE) for found in pattern.finditer(text)}
-        found = [span for group in groups if (span := self._name(group, announced, text)) is not None]
-        return found + self._again(words, found, text)
+        return [span for group in groups if (span := self._name(group, announced, text)) is not None]
 
     def _groups(self, text: str, words: list[re.Match[str]]) -> Iterator[list[re.Match[str]]]:
         """Capitalised words that follow one another with blanks, initials or particles between."""
@@ -100,29 +97,29 @@ class Person:
 
     def _may_precede(self, word: re.Match[str]) -> bool:
         """Whether a capitalised word leaves the one behind it a first name: a sentence start or a title, no place."""
-        plain = _plain(word.group())
-        return plain in self._other and plain not in _PLACES
+        low = plain(word.group())
+        return low in self._other and low not in _PLACES
 
     def _taken(self, words: list[re.Match[str]], announced: bool) -> int:
         """How many words from the first on are a name; 0 when they are none."""
-        plain = [_plain(word.group()) for word in words]
+        low = [plain(word.group()) for word in words]
         count = 0
-        while count < len(plain) and plain[count] not in self._other and len(plain[count]) > 1:
+        while count < len(low) and low[count] not in self._other and len(low[count]) > 1:
             count += 1
-        if count < len(plain) and count and not announced and plain[count] in self._other:
+        if count < len(low) and count and not announced and low[count] in self._other:
             return 0  # Madison Square, Chelsea Football Club
         if announced:
             return count
         if count < 2:
-            return count if count and plain[0] in self._first and words[0].group().istitle() else 0
-        if plain[0] in self._first or (plain[0] in self._maybe and plain[1] in self._last):
+            return count if count and low[0] in self._first and words[0].group().istitle() else 0
+        if low[0] in self._first or (low[0] in self._maybe and low[1] in self._last):
             return count
-        return count if count == 2 and plain[1] in self._last and not words[0].group().isupper() else 0
+        return count if count == 2 and low[1] in self._last and not words[0].group().isupper() else 0
 
     def _again(self, words: list[re.Match[str]], found: list[Span], text: str) -> list[Span]:
         """Later and earlier mentions of a surname, or of a first name, that belongs to a full name of this text."""
         parts = {
-            _plain(part)
+            plain(part)
             for span in found
             for part in re.split(r"[ \t]+", span.of(text))
             if len(part) > 2 and part[0].isupper()
@@ -131,21 +128,38 @@ class Person:
             return []
         taken = {place for span in found for place in range(span.start, span.end)}
         return [
-            Span(word.start(), word.start() + len(_bare(word.group())), self.kind)
+            Span(word.start(), word.start() + len(bare(word.group())), self.kind)
             for word in words
-            if word.start() not in taken and _plain(word.group()) in parts
+            if word.start() not in taken and plain(word.group()) in parts
         ]
+
+
+def names(scored: list[Scored], text: str) -> list[Span]:
+    """Runs of words with a score of ``_MEMBER`` or more whose best is at least ``UNSURE``, as spans.
+
+    >>> names([(0, 4, 0.9), (5, 8, 0.4), (12, 16, 0.1)], "Jane Doe and Oslo")
+    [Span(start=0, end=8, kind=<Kind.PERSON: 'PERSON'>)]
+    """
+    runs: list[Scored] = []
+    for start, end, score in scored:
+        if score < _MEMBER:
+            continue
+        if runs and _JOINED.fullmatch(text, runs[-1][1], start):
+            runs[-1] = (runs[-1][0], end, max(runs[-1][2], score))
+        else:
+            runs.append((start, end, score))
+    found = []
+    for start, end, score in runs:
+        edges = _EDGE.sub(
+            lambda edge: "\n" * len(edge.group()), text[start:end]
+        )  # no name begins or ends with punctuation
+        inner = edges.strip("\n")
+        if score >= UNSURE and len(inner) > 1:
+            left = start + edges.index(inner)
+            found.append(Span(left, left + len(inner), Kind.PERSON, score >= SURE))
+    return found
 
 
 def build() -> Person:
     """The recogniser of names."""
-    return Person(_lists())
-
-
-def _bare(word: str) -> str:
-    """Without the genitive."""
-    return word[:-2] if word.endswith(("'s", "’s")) else word
-
-
-def _plain(word: str) -> str:
-    return _bare(word).casefold()
+    return Person(gazetteer())
