@@ -32,7 +32,7 @@ def admit_waiting(ports: Ports) -> dict[str, Any]:
     """Admit the raw rows of every agent; agents with nothing waiting are left out of the answer."""
     result: dict[str, Any] = {}
     for agent in ports.fleet().agents:
-        outcome = admit_agent(ports, agent.name)
+        outcome = admit_agent(ports, agent.name, background=True)
         if any(outcome.values()):
             result[agent.name] = outcome
     return result

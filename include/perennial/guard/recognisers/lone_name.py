@@ -12,7 +12,9 @@ from importlib.resources import files
 
 from perennial.guard.spans import Kind, Span
 
-_SPEAKS = r"(?:said|says|told|tells|asked|asks|replied|replies|wrote|writes|added|adds|explained|explains|recalled|recalls)"
+_SPEAKS = (
+    r"(?:said|says|told|tells|asked|asks|replied|replies|wrote|writes|added|adds|explained|explains|recalled|recalls)"
+)
 _HEARS = r"(?:told|tells|asked|asks|thanked|thanks|emailed|messaged|phoned|texted|met|meets)"
 _WORD = r"[A-Z][a-z]+"
 _ALONE = re.compile(
@@ -21,9 +23,12 @@ _ALONE = re.compile(
 )
 # Places, firms and clubs speak in the news all the time; whose name one of them is stays to the other recognisers.
 _SPEAKERS = frozenset(
-    "asia austin brooklyn carolina charlotte chase chelsea china dakota dallas dell florence ford georgia india israel jersey jordan "
-    "kent lincoln london madison milan paris phoenix victoria virginia washington chad santiago barclay".split()
-)
+    (
+        "asia", "austin", "barclay", "brooklyn", "carolina", "chad", "charlotte", "chase", "chelsea", "china", "dakota", "dallas", "dell",
+        "florence", "ford", "georgia", "india", "israel", "jersey", "jordan", "kent", "lincoln", "london", "madison", "milan", "paris",
+        "phoenix", "santiago", "victoria", "virginia", "washington",
+    )
+)  # fmt: skip
 _BEFORE = re.compile(r"[A-Z]\w*[ \t]+$")  # the last of several capitalised words is no name alone
 
 
