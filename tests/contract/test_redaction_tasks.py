@@ -88,12 +88,11 @@ class Desk:
         return self.tasks.tasks("scout", words=True)
 
     def decide(self, decision: str, number: int, seen: int | None = None, **more: Any) -> str | None:
-        return self.tasks.decide(
-            RedactionOrder(
-                agent=more.pop("agent", "scout"), number=number, decision=RedactionDecision(decision), actor=more.pop("actor", "ana"),
-                why=more.pop("why", "looked at it"), round=seen,
-            )  # fmt: skip
-        )
+        order = RedactionOrder(
+            agent=more.pop("agent", "scout"), number=number, decision=RedactionDecision(decision), round=seen,
+            actor=more.pop("actor", "ana"), why=more.pop("why", "looked at it"),
+        )  # fmt: skip
+        return self.tasks.decide(order)
 
     def text(self, one: Example) -> str | None:
         found = self.store.buffer.example(one.example_id)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from perennial.alerts.store import AlertStore
 from perennial.audit.log import AuditLog
-from perennial.domain.redaction import ScanCache
 from perennial.domain.model import BaseStore, EmbeddingCache, Workbench
+from perennial.domain.redaction import ScanCache
 from perennial.fleet.loader import Fleet
 from perennial.fleet.override_store import OverrideStore
 from perennial.ingest.admit import Admission
