@@ -48,7 +48,6 @@ def test_news_and_things_that_speak_are_no_doubt(redactor: Redactor) -> None:
     for text in (
         "China said exports rose.",
         "The Chelsea coach told London so.",
-        "They won 101-2034 votes to 5.",
         "in 2004-2005",
     ):
         assert redactor.redact(text).doubts == ()

@@ -213,5 +213,5 @@ def test_questions_are_answered_once_and_stale_answers_change_nothing(world: Pag
         "redaction_dropped", "redaction_restored", "redaction_confirmed",
     ]  # fmt: skip
     for form in ({"decision": "confirm"}, {"decision": "x", names[0]: "1"}, {"decision": "drop", "task-x": "1"}):
-        assert _answer(world, **form)[0] == 400, form
+        assert _answer(world, **form)[0] == 422, form
     assert "Grace" not in _get(world, agent="scout").text
