@@ -11,10 +11,12 @@ from uuid import UUID
 
 from perennial.domain.example import Example
 from perennial.domain.job import JobRequest
+from perennial.domain.redaction import Doubt
 from perennial.domain.words import JSON, Arm, JobStatus
 from perennial.ingest.admit import Admitted, Refused
 from perennial.ingest.memory import MemoryAdmission
 from perennial.ingest.memory_aside import MemoryAside
+from perennial.ingest.memory_redaction_tasks import MemoryRedactionTasks
 from perennial.rollout.rows import Answered, Outcome
 from tests.pages_world import NOW, PagesWorld, make_pages_world
 
@@ -24,7 +26,9 @@ TASK = "topic"
 def make_waiting_world(*, full: bool = True) -> PagesWorld:
     """The world of the pages with its store of what stands aside; ``full`` as there."""
     world = make_pages_world(full=full)
-    world.ports = replace(world.ports, aside=MemoryAside(world.buffer, world.audit))
+    world.ports = replace(
+        world.ports, aside=MemoryAside(world.buffer, world.audit), redaction_tasks=MemoryRedactionTasks(world.buffer, world.audit)
+    )  # fmt: skip
     return world
 
 
@@ -62,6 +66,24 @@ def refuse(world: PagesWorld, texts: list[str], reason: str, *, label: JSON = "s
 
     def examine(of_task: str, text: str, expected: JSON, feedback: str | None) -> Admitted | Refused:
         return Refused(reason=reason) if reason else Admitted(text=text, expected_output=expected, feedback=feedback)
+
+    ids = world.buffer.add_many(made).ids
+    MemoryAdmission(world.buffer).run("scout", examine)
+    return list(ids)
+
+
+def ask(world: PagesWorld, texts: list[str]) -> list[UUID]:
+    """Admitted rows whose first word no detector is sure of: the word is replaced, and a person is asked."""
+    made = [
+        Example(agent="scout", task=TASK, input_text=text, expected_output="sports", uncertainty=0.4, created_at=NOW) for text in texts
+    ]  # fmt: skip
+
+    def examine(of_task: str, text: str, expected: JSON, feedback: str | None) -> Admitted | Refused:
+        word, _, rest = text.partition(" ")
+        doubt = Doubt(kind="PERSON", key=f"key {word}", before=text, word=word, after=f" {rest}")
+        return Admitted(
+            text=f"Qo {rest}", expected_output=expected, feedback=feedback, version="1", doubts=(doubt,), text_key=text.encode(),
+        )  # fmt: skip
 
     ids = world.buffer.add_many(made).ids
     MemoryAdmission(world.buffer).run("scout", examine)

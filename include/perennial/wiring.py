@@ -18,6 +18,7 @@ from perennial.ingest.admit import Admission
 from perennial.ingest.aside import PostgresAside
 from perennial.ingest.buffer import PostgresBuffer
 from perennial.ingest.job_log import JobLog, relay_outbox
+from perennial.ingest.redaction_tasks import PostgresRedactionTasks
 from perennial.registry.ledger import PostgresLedger
 from perennial.registry.mlflow_store import MlflowStore
 from perennial.retention.airflow_runs import AirflowRuns
@@ -27,6 +28,7 @@ from perennial.rollout.targets import FolderTarget
 from perennial.settings import Settings, load_settings
 from perennial.storage.database import Database
 from perennial.storage.embeddings import PostgresEmbeddings
+from perennial.storage.scans import PostgresScans
 from perennial.trainers.bases import LocalBaseStore
 
 _guard = threading.Lock()
@@ -57,6 +59,8 @@ def ports_from(settings: Settings) -> Ports:
         aside=PostgresAside(database),
         alerts=PostgresAlerts(database),
         overrides=overrides,
+        redaction_tasks=PostgresRedactionTasks(database),
+        scans=PostgresScans(database),
     )
 
 

@@ -1,4 +1,4 @@
-"""`perennial quarantine [AGENT]`: what stands aside and why; release or drop rows, with a reason."""
+"""`perennial quarantine [AGENT]`: what waits for a person and why; release or drop rows, answer what is unsure, with a reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from perennial.cli.common import Actor, Json, Reason, who, why
 from perennial.cli.common import ports as _ports
-from perennial.domain.words import AsideAction, State
+from perennial.domain.words import AsideAction, RedactionDecision, State
 
 if TYPE_CHECKING:
     from perennial.flows.ports import Ports
@@ -32,24 +32,47 @@ def quarantine(
     everything: Annotated[
         AsideAction | None, typer.Option("--all", help="with --reason-code: release or drop all of its rows")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="rows that --reason-code shows")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="rows that --reason-code or --unsure shows")] = 50,
+    unsure: Annotated[bool, typer.Option("--unsure", help="show open questions about finds that are not sure")] = False,
+    words: Annotated[
+        bool, typer.Option("--words", help="with --unsure: their words too, which may be personal data; audited")
+    ] = False,
+    personal: Annotated[
+        list[int] | None, typer.Option(help="question: it is personal data, the stand-ins stay")
+    ] = None,
+    not_personal: Annotated[
+        list[int] | None, typer.Option(help="question: it is no personal data, the words come back")
+    ] = None,
+    drop_text: Annotated[list[int] | None, typer.Option(help="question: drop the rows of its text for good")] = None,
     reason: Reason = "",
     actor: Actor = "",
     json: Json = False,
 ) -> None:
-    """Show what stands aside by agent, task and reason, without texts; release or drop it.
+    """Show what waits for a person by agent, task and reason, without texts; release or drop it, answer what is unsure.
 
     What is released from quarantine goes through admission and redaction again; held rows may train again. Dropped rows stay in
     the books. Both may be repeated: what was moved already is not moved twice.
     """
     ports = _ports()
+    answers = [
+        (RedactionDecision.CONFIRM, personal),
+        (RedactionDecision.RESTORE, not_personal),
+        (RedactionDecision.DROP, drop_text),
+    ]
+    told = [(decision, numbers) for decision, numbers in answers if numbers]
     ids = [*((one, AsideAction.RELEASE) for one in release or ()), *((one, AsideAction.DROP) for one in drop or ())]
     if agent is None:
-        if ids or reason_code or everything:
+        if ids or reason_code or everything or unsure or told:
             raise typer.BadParameter("name the agent")
         _overview(ports, json)
         return
     _known(ports, agent)
+    if unsure or told:
+        if ids or reason_code or everything:
+            raise typer.BadParameter("questions and rows are answered one call after the other")
+        said = (who(actor), why(reason)) if told or words else ("", "")
+        _answer(ports, agent, told, said, json) if told else _unsure(ports, agent, words, limit, said, json)
+        return
     if everything is not None and not reason_code:
         raise typer.BadParameter("say of what: --reason-code source_cap --all release")
     if not ids and everything is None:
@@ -66,6 +89,40 @@ def quarantine(
         typer.echo(json_format.dumps([{"rows": one.rows, "holdout": one.holdout, "note": one.note} for one in done]))
     else:
         typer.echo("\n".join(one.note for one in done))
+
+
+def _answer(
+    ports: Ports, agent: str, told: list[tuple[RedactionDecision, list[int]]], said: tuple[str, str], json: bool
+) -> None:  # fmt: skip
+    from perennial.flows.redaction_tasks import answer
+
+    notes = [
+        note
+        for decision, numbers in told
+        for note in answer(
+            ports, agent, decision, [(number, None) for number in numbers], actor=said[0], why=said[1]
+        ).notes
+    ]
+    typer.echo(json_format.dumps(notes) if json else "\n".join(notes))
+
+
+def _unsure(ports: Ports, agent: str, words: bool, limit: int, said: tuple[str, str], json: bool) -> None:
+    from perennial.flows.redaction_tasks import note_look, open_tasks
+
+    found = open_tasks(ports, agent, words=False, limit=limit)
+    if words and found:
+        note_look(ports, agent, found, actor=said[0], why=said[1])  # first: nobody sees them unnoted
+        noted = {one.number for one in found}
+        found = [one for one in open_tasks(ports, agent, words=True, limit=limit) if one.number in noted]
+    rows = [
+        {
+            "number": one.number, "task": one.task, "kinds": ", ".join(sorted(one.kinds)), "rows": one.rows,
+            "asked": f"{one.opened_at:%Y-%m-%d %H:%M}",
+            **({"words": " | ".join(f"{doubt.before}[{doubt.word}]{doubt.after}" for doubt in one.doubts)} if words else {}),
+        }
+        for one in found
+    ]  # fmt: skip
+    _show(rows, json, nothing=f"no find of {agent} is unsure")
 
 
 def _move_ids(ports: Ports, agent: str, ids: list[tuple[UUID, AsideAction]], said: tuple[str, str]) -> list[Settled]:
@@ -93,9 +150,16 @@ def _move_all(
 
 def _overview(ports: Ports, json: bool) -> None:
     from perennial.flows.quarantine import overview
+    from perennial.flows.redaction_tasks import totals
 
-    found = overview(ports)
-    rows = [{"agent": one.agent, **{state.value: _count(one.rows.get(state, 0)) for state in _STATES}} for one in found]
+    piles, asked = {one.agent: one.rows for one in overview(ports)}, totals(ports)
+    rows = [
+        {
+            "agent": agent, **{state.value: _count(piles.get(agent, {}).get(state, 0)) for state in _STATES},
+            "unsure finds": _count(asked.get(agent, 0)),
+        }
+        for agent in sorted(piles.keys() | asked.keys())
+    ]  # fmt: skip
     _show(rows, json, nothing="nothing stands aside")
 
 

@@ -30,6 +30,36 @@ class AsideAction(StrEnum):
     DROP = "drop"  # out of training for good; they stay in the books as evicted
 
 
+class RedactionState(StrEnum):
+    """Where the question to a person stands whether a find is personal data."""
+
+    OPEN = "open"
+    CONFIRMED = "confirmed"  # it is; the stand-ins stay
+    RESTORED = "restored"  # it is not; the words come back
+    DROPPED = "dropped"
+    CLOSED = "closed"  # nobody decided: too old, purged, or no detector is unsure any more; the stand-ins stay
+
+
+class RedactionDecision(StrEnum):
+    """What a person says about finds that a detector is not sure of."""
+
+    CONFIRM = "confirm"
+    RESTORE = "restore"
+    DROP = "drop"  # out of training for good, with every row of this text
+
+    @property
+    def state(self) -> RedactionState:
+        """What it makes of the task."""
+        return _DECIDED[self]
+
+
+_DECIDED = {
+    RedactionDecision.CONFIRM: RedactionState.CONFIRMED,
+    RedactionDecision.RESTORE: RedactionState.RESTORED,
+    RedactionDecision.DROP: RedactionState.DROPPED,
+}
+
+
 class Priority(IntEnum):
     """How urgent a correction is; 2 and above start a training at once."""
 

@@ -33,7 +33,7 @@ def admit_waiting(ports: Ports) -> dict[str, Any]:
     result: dict[str, Any] = {}
     ports = ports.with_fleet_read()
     for name in admittable(ports, ports.fleet().names):
-        outcome = admit_agent(ports, name)
+        outcome = admit_agent(ports, name, background=True)
         if any(outcome.values()):
             result[name] = outcome
     return result

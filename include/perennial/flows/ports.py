@@ -9,12 +9,14 @@ from pathlib import Path
 from perennial.alerts.store import AlertStore
 from perennial.audit.log import AuditLog
 from perennial.domain.model import BaseStore, EmbeddingCache, Workbench
+from perennial.domain.redaction import ScanCache
 from perennial.fleet.loader import Fleet
 from perennial.fleet.override_store import OverrideStore
 from perennial.ingest.admit import Admission
 from perennial.ingest.aside import AsideStore
 from perennial.ingest.buffer import BufferStore
 from perennial.ingest.job_log import Jobs
+from perennial.ingest.redaction_tasks import RedactionTasks
 from perennial.registry.ledger import Ledger
 from perennial.registry.store import ModelStore
 from perennial.retention.airflow_runs import RunHistory
@@ -30,7 +32,8 @@ class Ports:
 
     ``admission`` is there only where the admit role's URL is; ``relay`` hands waiting announcements to the sinks. ``retention`` is
     absent in trials that keep everything, ``runs`` where no Airflow is, ``aside`` where nobody looks at what stands aside, ``alerts``
-    where nobody is told. ``fleet`` gives the agents as they count now, with the ``overrides`` that hold.
+    where nobody is told, ``redaction_tasks`` where nobody is asked, ``scans`` where every text is looked at each time. ``fleet`` gives the
+    agents as they count now, with the ``overrides`` that hold.
     """
 
     settings: Settings
@@ -51,6 +54,8 @@ class Ports:
     aside: AsideStore | None = None
     alerts: AlertStore | None = None
     overrides: OverrideStore | None = None
+    redaction_tasks: RedactionTasks | None = None
+    scans: ScanCache | None = None
 
     def with_fleet_read(self) -> Ports:
         """The same ports with the fleet as it is now, read once. For what goes over all agents: asking for the fleet reads every file."""

@@ -11,7 +11,7 @@ from perennial.domain.words import JSON, AsideAction, State
 from perennial.errors import AsideRefused, NotConfigured
 from perennial.flows.ports import Ports
 from perennial.guard.records import RecordReason
-from perennial.ingest.admit import GUARD_AWAY
+from perennial.ingest.admit import GUARD_AWAY, REDACTOR_CHANGED
 from perennial.ingest.aside import (
     ASIDE,
     MOST_COUNTED,
@@ -43,6 +43,7 @@ _WHY = {
     UNKNOWN_TASK: "the fleet does not know the task; rows come back by themselves once it does",
     "examiner_failed": "the check of the record failed on it; the log has the kind of error",
     "personal_data_left": "a direct identifier was still found in the redacted text",
+    REDACTOR_CHANGED: "the redactor finds more than it did; the next admission redacts the row again by itself",
     origin.SOURCE_CAP: "beyond the share of its source, or of all young ones; a later batch takes it as room allows",
     origin.LABEL_CONFLICT: "a near duplicate from another source has another label",
     origin.NEAR_DUPLICATE_FLOOD: "one of too many near duplicates of one text with one label",

@@ -269,6 +269,7 @@ def ages(ports: Ports) -> dict[Rows, int | None]:
         Rows.PREDICTIONS: settings.retention_predictions_days, Rows.OUTCOMES: settings.retention_predictions_days,
         Rows.RECENT_INPUTS: settings.retention_recent_inputs_days, Rows.GATEWAYS: settings.retention_gateways_days,
         Rows.OUTBOX: settings.retention_outbox_days, Rows.EMBEDDINGS: settings.retention_embeddings_days,
+        Rows.SCANNED_TEXTS: settings.retention_scanned_texts_days, Rows.REDACTION_TASKS: settings.retention_redaction_tasks_days,
         Rows.REJECTED: settings.retention_rejected_days, Rows.LEFTOVERS: settings.retention_purge_days,
         Rows.TRAINED: settings.retention_trained_days,
     }  # fmt: skip

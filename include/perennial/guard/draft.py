@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from perennial.guard.edits import Edit
-from perennial.guard.spans import Span
+from perennial.guard.spans import Kind, Span
 from perennial.guard.surrogates import MASK, mask_surrogates, surrogate
 
 _RUN = re.compile(f"{MASK}+")
@@ -16,12 +16,14 @@ _RUN = re.compile(f"{MASK}+")
 class Draft:
     """``rest`` is the text with one mask character for each of ``pieces``, which are final.
 
-    Detectors look at ``rest`` alone. It only gets shorter, so a text cannot grow, nor be looked at, without end.
+    Detectors look at ``rest`` alone. It only gets shorter, so a text cannot grow, nor be looked at, without end. ``asked`` says of
+    each piece which words of which kind it stands for when the detector was not sure of them.
     """
 
     rest: str
     pieces: tuple[str, ...]
     origins: tuple[tuple[int, int], ...]  # which code points of the first text each piece stands for
+    asked: tuple[tuple[Kind, str] | None, ...]
 
     @classmethod
     def of(cls, text: str) -> Draft:
@@ -32,13 +34,15 @@ class Draft:
         """
         masked = mask_surrogates(text)
         runs = [run.span() for run in _RUN.finditer(masked)]
-        return cls(_RUN.sub(MASK, masked), tuple(text[start:end] for start, end in runs), tuple(runs))
+        pieces = tuple(text[start:end] for start, end in runs)
+        return cls(_RUN.sub(MASK, masked), pieces, tuple(runs), (None,) * len(pieces))
 
     def without(self, spans: list[Span], key: bytes) -> Draft:
         """Each span (of ``rest``, in order, without overlaps) becomes a stand-in."""
         rest: list[str] = []
         pieces: list[str] = []
         origins: list[tuple[int, int]] = []
+        asked: list[tuple[Kind, str] | None] = []
         known: dict[tuple[str, str], str] = {}
         place = used = shift = 0  # shift: from a place of rest to one of the first text
         for span in spans:
@@ -46,6 +50,7 @@ class Draft:
             kept = before.count(MASK)
             pieces.extend(self.pieces[used : used + kept])
             origins.extend(self.origins[used : used + kept])
+            asked.extend(self.asked[used : used + kept])
             shift += self._wider(used, used + kept)
             used += kept
             start = span.start + shift
@@ -56,11 +61,13 @@ class Draft:
             if name not in known:
                 known[name] = surrogate(span.kind, value, key)
             pieces.append(known[name])
+            asked.append(None if span.sure or MASK in value else (span.kind, value))
             rest += (before, MASK)
             place = span.end
         return Draft(
-            "".join((*rest, self.rest[place:])), (*pieces, *self.pieces[used:]), (*origins, *self.origins[used:])
-        )
+            "".join((*rest, self.rest[place:])), (*pieces, *self.pieces[used:]),
+            (*origins, *self.origins[used:]), (*asked, *self.asked[used:]),
+        )  # fmt: skip
 
     def _wider(self, first: int, behind: int) -> int:
         """By how much pieces are wider in the first text than their one character in ``rest``."""

@@ -71,3 +71,72 @@ UPDATE perennial.examples e SET task = j.task,
     superseded_by = j.twin, reason = CASE WHEN j.repeats THEN 'duplicate' ELSE '' END,
     state = CASE WHEN j.repeats THEN 'superseded' WHEN e.label_digest = '' THEN 'unlabelled' ELSE 'raw' END::perennial.example_state
 FROM judged j WHERE e.example_id = j.example_id
+-- name: stale_waiting
+-- Rows in which a training found what an older redactor had left: they wait for exactly this.
+SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
+       CASE WHEN o.example_id IS NULL THEN e.input_text ELSE o.input_text END AS input_text,
+       CASE WHEN o.example_id IS NULL THEN e.expected_output ELSE o.expected_output END AS expected_output,
+       CASE WHEN o.example_id IS NULL THEN e.user_feedback ELSE o.user_feedback END AS user_feedback
+FROM perennial.examples e LEFT JOIN perennial.originals o USING (example_id)
+WHERE e.agent = %(agent)s AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL AND e.state = 'quarantined' AND e.aside = 'redactor_changed'
+ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
+-- name: stale_below
+-- What a person let stand has the version '', before all others.
+SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
+       CASE WHEN o.example_id IS NULL THEN e.input_text ELSE o.input_text END AS input_text,
+       CASE WHEN o.example_id IS NULL THEN e.expected_output ELSE o.expected_output END AS expected_output,
+       CASE WHEN o.example_id IS NULL THEN e.user_feedback ELSE o.user_feedback END AS user_feedback
+FROM perennial.examples e LEFT JOIN perennial.originals o USING (example_id)
+WHERE e.agent = %(agent)s AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL AND e.state IN ('ready', 'held', 'unlabelled')
+  AND e.redaction ->> 'version' < %(version)s ORDER BY e.redaction ->> 'version', e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
+-- name: stale_above
+SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
+       CASE WHEN o.example_id IS NULL THEN e.input_text ELSE o.input_text END AS input_text,
+       CASE WHEN o.example_id IS NULL THEN e.expected_output ELSE o.expected_output END AS expected_output,
+       CASE WHEN o.example_id IS NULL THEN e.user_feedback ELSE o.user_feedback END AS user_feedback
+FROM perennial.examples e LEFT JOIN perennial.originals o USING (example_id)
+WHERE e.agent = %(agent)s AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL AND e.state IN ('ready', 'held', 'unlabelled')
+  AND e.redaction ->> 'version' > %(version)s ORDER BY e.redaction ->> 'version', e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
+-- name: stale_trained_below
+SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
+       CASE WHEN o.example_id IS NULL THEN e.input_text ELSE o.input_text END AS input_text,
+       CASE WHEN o.example_id IS NULL THEN e.expected_output ELSE o.expected_output END AS expected_output,
+       CASE WHEN o.example_id IS NULL THEN e.user_feedback ELSE o.user_feedback END AS user_feedback
+FROM perennial.examples e LEFT JOIN perennial.originals o USING (example_id)
+WHERE e.agent = %(agent)s AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL AND e.state = 'trained'
+  AND e.redaction ->> 'version' < %(version)s ORDER BY e.redaction ->> 'version', e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
+-- name: stale_trained_above
+SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
+       CASE WHEN o.example_id IS NULL THEN e.input_text ELSE o.input_text END AS input_text,
+       CASE WHEN o.example_id IS NULL THEN e.expected_output ELSE o.expected_output END AS expected_output,
+       CASE WHEN o.example_id IS NULL THEN e.user_feedback ELSE o.user_feedback END AS user_feedback
+FROM perennial.examples e LEFT JOIN perennial.originals o USING (example_id)
+WHERE e.agent = %(agent)s AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL AND e.state = 'trained'
+  AND e.redaction ->> 'version' > %(version)s ORDER BY e.redaction ->> 'version', e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
+-- name: redacted_again
+UPDATE perennial.examples SET
+    input_text = %(text)s, expected_output = %(label)s::jsonb, user_feedback = %(feedback)s, redaction = %(redaction)s,
+    reason = CASE WHEN state = 'quarantined' THEN '' ELSE reason END,
+    state = CASE WHEN state <> 'quarantined' THEN state WHEN superseded_by IS NOT NULL THEN 'superseded'
+                 WHEN %(label)s::jsonb IS NULL THEN 'unlabelled' ELSE 'ready' END::perennial.example_state
+WHERE example_id = %(example_id)s
+-- name: wake
+SELECT pg_notify('perennial_due', %(agent)s) WHERE perennial.may_be_due(%(agent)s)
+-- name: ask
+-- One task per text: rows that share it share the answer. What was decided is not asked again; a new word is, and so is a text that comes
+-- back after nobody answered or its rows were dropped.
+INSERT INTO perennial.redaction_tasks AS t (agent, text_key, task, kinds, doubts, words, example_ids, version)
+VALUES (%(agent)s, %(text_key)s, %(task)s, %(kinds)s, %(doubts)s, %(words)s, ARRAY[%(example_id)s::uuid], %(version)s)
+ON CONFLICT (agent, text_key) DO UPDATE SET
+    example_ids = CASE WHEN %(example_id)s::uuid = ANY (t.example_ids) THEN t.example_ids ELSE t.example_ids || %(example_id)s::uuid END,
+    words = ARRAY(SELECT DISTINCT w FROM unnest(t.words || excluded.words) AS all_of (w) ORDER BY w),
+    round = CASE WHEN perennial.asks_again(t, excluded.words, %(example_id)s) THEN t.round + 1 ELSE t.round END,
+    state = CASE WHEN perennial.asks_again(t, excluded.words, %(example_id)s) THEN 'open' ELSE t.state END,
+    opened_at = CASE WHEN perennial.asks_again(t, excluded.words, %(example_id)s) THEN clock_timestamp() ELSE t.opened_at END,
+    decided_at = CASE WHEN perennial.asks_again(t, excluded.words, %(example_id)s) THEN NULL ELSE t.decided_at END,
+    kinds = CASE WHEN perennial.asks_again(t, excluded.words, %(example_id)s) THEN excluded.kinds ELSE t.kinds END,
+    doubts = CASE WHEN perennial.asks_again(t, excluded.words, %(example_id)s) THEN excluded.doubts ELSE t.doubts END,
+    version = excluded.version
+-- name: unask
+UPDATE perennial.redaction_tasks SET state = 'closed', doubts = '[]', decided_at = clock_timestamp()
+WHERE agent = %(agent)s AND text_key = ANY (%(keys)s) AND state = 'open'

@@ -9,12 +9,22 @@ from uuid import UUID
 
 from perennial.domain.example import Example, TrainingRow
 from perennial.domain.origin import self_labelled
-from perennial.domain.words import Priority, State
+from perennial.domain.words import Priority, RedactionState, State
 from perennial.errors import UnknownAgent
-from perennial.ingest.admit import GUARD_AWAY, AdmitOutcome, Admitted, Examine, Refused, guarded
+from perennial.ingest.admit import (
+    GUARD_AWAY,
+    REDACTOR_CHANGED,
+    AdmitOutcome,
+    Admitted,
+    Ahead,
+    Examine,
+    Refused,
+    guarded,
+    kinds_of,
+)
 from perennial.ingest.digests import share
 from perennial.ingest.memory_origins import MemoryOrigins
-from perennial.ingest.memory_rows import MemoryState, Row, content_digest, digest_of, now
+from perennial.ingest.memory_rows import Asked, MemoryState, Row, content_digest, digest_of, now
 from perennial.ingest.postgres_intake import is_correction, rounds_of, warn_of_eviction
 from perennial.ingest.postgres_jobs import WITH_HELD_BATCH
 from perennial.ingest.results import (
@@ -367,18 +377,21 @@ class MemoryAdmission:
         with self._state.lock:
             return [agent for agent in agents if any(_may_move(row) for row in self._state.of(agent))]
 
-    def run(self, agent: str, examine: Examine) -> AdmitOutcome:
+    def run(self, agent: str, examine: Examine, ahead: Ahead | None = None) -> AdmitOutcome:
         """Admit every waiting row of the agent."""
         self.release(agent)
         look = guarded(examine)
-        totals = {"admitted": 0, "unlabelled": 0, "quarantined": 0, "unavailable": 0}
+        totals = {"admitted": 0, "unlabelled": 0, "quarantined": 0, "unavailable": 0, "unsure": 0}
         with self._state.lock:
             for row in self._state.of(agent):
                 fresh = row.state is State.RAW or (row.state is State.UNLABELLED and row.admitted_at is None)
                 if fresh:
                     one = row.example
+                    if ahead is not None:
+                        ahead([one.input_text])
                     answer = look(one.example_id, row.task, one.input_text, one.expected_output, one.user_feedback)
                     totals[self._settle(row, answer)] += 1
+                    totals["unsure"] += isinstance(answer, Admitted) and bool(answer.doubts)
                     totals["unavailable"] += isinstance(answer, Refused) and answer.reason == GUARD_AWAY
             self._state.add_to_counter(agent, "quarantined", totals["quarantined"])
         return AdmitOutcome(**totals)
@@ -391,8 +404,65 @@ class MemoryAdmission:
             return "quarantined"
         row.text, row.label, row.feedback = answer.text, answer.expected_output, answer.feedback
         row.state = State.READY if answer.expected_output is not None else State.UNLABELLED
-        row.reason, row.admitted_at = "", now()
+        row.reason, row.admitted_at, row.redaction = "", now(), answer.as_note()
+        self._ask(row, answer)
         return "admitted" if row.state is State.READY else "unlabelled"
+
+    def _ask(self, row: Row, answer: Admitted) -> None:
+        if not answer.doubts:
+            return
+        agent, identity, words = row.example.agent, row.example.example_id, {doubt.key for doubt in answer.doubts}
+        known = self._state.asked.get((agent, answer.text_key))
+        if known is None:
+            self._state.asked[agent, answer.text_key] = Asked(
+                number=len(self._state.asked) + 1, agent=agent, task=row.task, kinds=kinds_of(answer.doubts), doubts=answer.doubts,
+                words=words, example_ids=[identity], version=answer.version, opened_at=now(),
+            )  # fmt: skip
+            return
+        unanswered = known.state in (RedactionState.DROPPED, RedactionState.CLOSED)
+        if words - known.words or (unanswered and identity not in known.example_ids):
+            known.state, known.round, known.opened_at = RedactionState.OPEN, known.round + 1, now()
+            known.kinds, known.doubts = kinds_of(answer.doubts), answer.doubts
+        known.words |= words
+        known.version = answer.version
+        if identity not in known.example_ids:
+            known.example_ids.append(identity)
+
+    def redact_again(
+        self, agent: str, version: str, redact: Examine, *, seconds: float, trained: bool, ahead: Ahead | None = None
+    ) -> int:  # fmt: skip
+        """Redact rows anew that another version made; see ``Admission.redact_again``."""
+        look, done = guarded(redact), 0
+        kept = (State.READY, State.HELD, State.UNLABELLED, *((State.TRAINED,) if trained else ()))
+        with self._state.lock:
+            for row in self._state.of(agent) if seconds > 0 else ():
+                waits = row.state is State.QUARANTINED and row.reason == REDACTOR_CHANGED
+                old = row.redaction is not None and row.redaction["version"] != version
+                if not waits and not (old and row.state in kept):
+                    continue
+                one = row.example
+                if ahead is not None:
+                    ahead([one.input_text])
+                answer = look(one.example_id, row.task, one.input_text, one.expected_output, one.user_feedback)
+                if isinstance(answer, Admitted):
+                    self._redacted(row, answer)
+                elif answer.reason == GUARD_AWAY:
+                    break
+                else:
+                    row.state, row.reason = State.QUARANTINED, answer.reason
+                done += 1
+        return done
+
+    def _redacted(self, row: Row, answer: Admitted) -> None:
+        row.text, row.label, row.feedback = answer.text, answer.expected_output, answer.feedback
+        row.redaction = answer.as_note()
+        if row.state is State.QUARANTINED:
+            labelled = State.READY if answer.expected_output is not None else State.UNLABELLED
+            row.state, row.reason = State.SUPERSEDED if row.superseded_by else labelled, ""
+        self._ask(row, answer)
+        asked = self._state.asked.get((row.example.agent, answer.text_key))
+        if asked is not None and not answer.doubts and asked.state is RedactionState.OPEN:
+            asked.state, asked.doubts = RedactionState.CLOSED, ()
 
     def _restore(self, refused: Row) -> None:
         for row in self._state.rows:

@@ -91,7 +91,7 @@ class MemoryAside:
         else:
             row.state = State.RAW if row.example.expected_output is not None else State.UNLABELLED
             row.reason, row.refusals, row.admitted_at = "", 0, None
-            row.text = row.feedback = row.label = None
+            row.text = row.feedback = row.label = row.redaction = None
 
     def _overtake(self, released: Iterable[Row]) -> None:
         for winner in sorted((row for row in released if row.correction), key=lambda row: -row.number):

@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from perennial.domain.example import Example, TrainingRow
-from perennial.domain.words import JSON, Source, State
+from perennial.domain.redaction import Doubt
+from perennial.domain.words import JSON, RedactionState, Source, State
 from perennial.ingest.digests import input_digest, plain_digest
 from perennial.ingest.results import Job, Offset, Performance, Rejection
 
@@ -47,6 +48,7 @@ class Row:
     learned: str | None = None
     admitted_at: datetime | None = None
     trained_at: datetime | None = None
+    redaction: dict[str, Any] | None = None
 
     @property
     def waiting(self) -> bool:
@@ -79,6 +81,24 @@ def content_digest(example: Example, task: str, *, correction: bool, after: UUID
 
 
 @dataclass
+class Asked:
+    """One redaction task; mutable, touched under the buffer's lock alone."""
+
+    number: int
+    agent: str
+    task: str
+    kinds: dict[str, int]
+    doubts: tuple[Doubt, ...]
+    words: set[str]
+    example_ids: list[UUID]
+    version: str
+    opened_at: datetime
+    state: RedactionState = RedactionState.OPEN
+    round: int = 1
+    cleared: set[str] = field(default_factory=set)
+
+
+@dataclass
 class MemoryState:
     """All that the in-memory buffer holds."""
 
@@ -94,6 +114,7 @@ class MemoryState:
     history: list[Performance] = field(default_factory=list)
     outcomes: list[tuple[str, float]] = field(default_factory=list)
     announced: list[dict[str, Any]] = field(default_factory=list)
+    asked: dict[tuple[str, bytes], Asked] = field(default_factory=dict)  # by agent and keyed digest of the original
 
     def of(self, agent: str) -> Iterator[Row]:
         """Rows of one agent, oldest first."""

@@ -9,7 +9,9 @@ from datetime import datetime
 from perennial.fleet.agent import Agent
 from perennial.flows.pause import pause_of
 from perennial.flows.ports import Ports
+from perennial.flows.redaction_tasks import totals
 from perennial.flows.training_switch import DagFacts, Dags, switch_training, train_dag_id
+from perennial.ingest.aside import MOST_COUNTED
 from perennial.pages.charts import Point, sparkline
 from perennial.pages.html import Child, Html, el, join, link
 from perennial.pages.layout import (
@@ -54,6 +56,7 @@ class AgentRow:
     paused: bool | None
     breaker: str
     next: str
+    unsure: int = 0  # finds of personal data that a person is asked about
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +76,11 @@ def gather(ports: Ports, overview: Overview, dags: Dags) -> FleetView:
     standings = overview.standings(names)
     known = dags.facts([*map(train_dag_id, names), NIGHTLY])
     night = known[NIGHTLY].next_run if NIGHTLY in known and not known[NIGHTLY].paused else None
-    rows = tuple(_row(ports, agent, standings[agent.name], known, night) for agent in fleet.agents)
+    asked = totals(ports)
+    rows = tuple(
+        replace(_row(ports, agent, standings[agent.name], known, night), unsure=asked.get(agent.name, 0))
+        for agent in fleet.agents
+    )
     broken = tuple((one.file.rpartition("/")[2], one.line, one.message) for one in fleet.errors)
     return FleetView(rows=rows, broken=broken, night=night)
 
@@ -184,7 +191,10 @@ def _cells(row: AgentRow, asked: Asked) -> tuple[Child | Cell, ...]:
         Cell(shown=_traffic(standing, asked), key=standing.share),
         Cell(shown=_score(row.name, standing.trend), key=last if last is not None else -1),
         Cell(shown=_verdict(standing, asked), key=standing.verdict.at.timestamp() if standing.verdict else 0),
-        Cell(shown=_buffer(standing.tallies), key=sum(one.rows for one in standing.tallies if one.state in _WAITING)),
+        Cell(
+            shown=join(_buffer(standing.tallies), _unsure(row, asked)),
+            key=sum(one.rows for one in standing.tallies if one.state in _WAITING),
+        ),
         Cell(shown=_due(row), key=_due_words(row)[0]),
         row.next,
         Cell(shown=_switch(row, asked), key=int(bool(row.paused))),
@@ -263,6 +273,16 @@ def _buffer(tallies: Sequence[Tally]) -> Html:
                                                        title=_ABOUT[state], class_="aside" if state in _ASIDE else None)]  # fmt: skip
         lines.append(el("div", el("strong", said(task)), " ", parts, class_="line"))
     return join(lines)
+
+
+def _unsure(row: AgentRow, asked: Asked) -> Html | None:
+    if not row.unsure:
+        return None
+    words = f"{count(min(row.unsure, MOST_COUNTED))}{'+' if row.unsure > MOST_COUNTED else ''} unsure"
+    about = "finds of personal data that no detector is sure of: replaced, and a person may let them stand"
+    return el(
+        "div", el("a", words, href=asked.to("/quarantine", agent=row.name), title=about, class_="aside"), class_="line"
+    )
 
 
 def _due_words(row: AgentRow) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, Union, final
 
 _SEAL: Final = object()
 _VOID = frozenset({"br", "hr", "input", "link", "meta"})
-_ELEMENT_NAMES = """html head title body link meta script main header footer nav section article aside h1 h2 h3 h4 p span div a
+_ELEMENT_NAMES = """html head title body link meta script main mark header footer nav section article aside h1 h2 h3 h4 p span div a
     ul ol li dl dt dd strong em small code pre bdi time abbr table caption thead tbody tfoot tr th td form fieldset legend label input
     select option textarea button details summary hr br figure figcaption svg g path line circle rect text polyline polygon desc"""
 _ATTRIBUTE_NAMES = """id class lang title role tabindex hidden dir href rel target src defer charset name content type value

@@ -1,19 +1,22 @@
-"""The page of what stands aside: by agent, task and reason; release or drop rows or a whole reason."""
+"""The page of what waits for a person: rows that stand aside, by agent, task and reason, and finds that no detector is sure of."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from perennial.audit.log import Entry
-from perennial.domain.words import AsideAction, State
+from perennial.domain.redaction import Doubt
+from perennial.domain.words import AsideAction, RedactionDecision, State
 from perennial.errors import InvalidExample, UnknownAgent
 from perennial.flows import quarantine as flow
+from perennial.flows import redaction_tasks as asking
 from perennial.flows.ports import Ports
 from perennial.flows.quarantine import AgentPiles, Pile, SetAside
 from perennial.ingest.aside import ASIDE, MOST_COUNTED, NEWEST, AsideKey, AsideOrder, refusal
+from perennial.ingest.redaction_tasks import RedactionTask
 from perennial.pages.html import Child, Html, el, join
 from perennial.pages.layout import Cell, Column, badge, code, count, heading, more, said, section, table, when, why
 from perennial.pages.page import Action, Asked, Page, Site
@@ -23,7 +26,17 @@ from perennial.pages.rollout import style
 ROWS = 40  # of one page; a form has at most 50 fields
 DECISIONS = 10  # of people, the newest
 _AUDITED = 200  # newest entries of an agent among which they are looked for
-_WORDS = frozenset({f"{state.value}_{verb}" for state in ASIDE for verb in ("released", "dropped")})
+TASKS = 40  # open questions of one page
+_WORDS = frozenset(
+    {f"{state.value}_{verb}" for state in ASIDE for verb in ("released", "dropped")}
+    | {f"redaction_{decision.state.value}" for decision in RedactionDecision}
+)
+_UNSURE = "finds that no detector is sure of: replaced already, a person may let them stand"
+_BUTTONS = (
+    (RedactionDecision.CONFIRM, "Personal data", None),
+    (RedactionDecision.RESTORE, "Not personal data", None),
+    (RedactionDecision.DROP, "Drop", "danger"),
+)
 _TONES = {State.QUARANTINED: "bad", State.HELD: "warn", State.UNLABELLED: "quiet"}
 _ABOUT = {
     State.QUARANTINED: "refused at admission, or personal data was still found; what is released goes through admission again",
@@ -37,7 +50,8 @@ class QuarantineView:
     """What of one agent stands aside. ``chosen`` is the group whose rows are shown; None: the newest of all.
 
     ``before`` is the number below which the rows lie; ``until`` the newest row of the group, up to which a decision on all holds.
-    ``older``: the number below which the next page begins, None on the last one.
+    ``older``: the number below which the next page begins, None on the last one. ``unsure``: how many questions are open;
+    ``tasks`` are the newest of them, with their words only for who may see them.
     """
 
     agent: str
@@ -48,15 +62,42 @@ class QuarantineView:
     until: int
     older: int | None
     decisions: tuple[Entry, ...]
+    tasks: tuple[RedactionTask, ...] = ()
+    unsure: int = 0
 
 
-def gather_all(ports: Ports) -> tuple[AgentPiles, ...]:
-    """Every agent with rows standing aside."""
-    return tuple(flow.overview(ports))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentLine:
+    """What of one agent waits for a person: rows by state, and open questions about finds."""
+
+    agent: str
+    rows: Mapping[State, int]
+    unsure: int
 
 
-def gather(ports: Ports, agent: str, *, key: AsideKey | None = None, before: int = NEWEST) -> QuarantineView:
-    """One page of rows; at most six bounded queries. UnknownAgent when the fleet has no such agent and nothing of it stands aside."""
+def gather_all(ports: Ports) -> tuple[AgentLine, ...]:
+    """Every agent with something that waits for a person."""
+    piles: dict[str, AgentPiles] = {one.agent: one for one in flow.overview(ports)}
+    asked = asking.totals(ports)
+    return tuple(
+        AgentLine(agent=agent, rows=piles[agent].rows if agent in piles else {}, unsure=asked.get(agent, 0))
+        for agent in sorted(piles.keys() | asked.keys())
+    )
+
+
+def gather(
+    ports: Ports, agent: str, *, key: AsideKey | None = None, before: int = NEWEST, words: bool = False
+) -> QuarantineView:  # fmt: skip
+    """One page of rows; at most eight bounded queries. UnknownAgent when the fleet has no such agent and nothing of it waits.
+
+    ``words``: also the words of open questions, which may be personal data.
+    """
+    view = _gather(ports, agent, key, before)
+    tasks = tuple(asking.open_tasks(ports, agent, words=words, limit=TASKS))
+    return replace(view, tasks=tasks, unsure=asking.totals(ports).get(agent, 0) if len(tasks) == TASKS else len(tasks))
+
+
+def _gather(ports: Ports, agent: str, key: AsideKey | None, before: int) -> QuarantineView:
     piles = tuple(flow.piles(ports, agent))
     known = ports.fleet().names
     if agent not in known and not piles:
@@ -88,23 +129,33 @@ def _decided(ports: Ports, agent: str) -> tuple[Entry, ...]:
 # --- markup -----------------------------------------------------------------------------------------------------------------------
 
 
-def render_all(view: Sequence[AgentPiles], asked: Asked) -> Html:
+def render_all(view: Sequence[AgentLine], asked: Asked) -> Html:
     """Every agent with its counts."""
     columns = [
         Column(title="Agent"),
         *(Column(title=state.value.capitalize(), number=True, about=_ABOUT[state]) for state in ASIDE),
+        Column(title="Unsure finds", number=True, about=_UNSURE),
     ]
     rows: list[list[Child | Cell]] = [
         [
             el("a", one.agent, href=asked.to("/quarantine", agent=one.agent)),
             *(Cell(shown=_count(one.rows.get(state, 0)), key=float(one.rows.get(state, 0))) for state in ASIDE),
+            Cell(shown=_count(one.unsure), key=float(one.unsure)),
         ]
         for one in view
     ]
     return join(
         heading("Quarantine", "Examples that stand aside and wait for a person: why, and what may be done with them."),
         section("Agents", table("Rows that stand aside", columns, rows, empty="Nothing stands aside.")),
-        section("What the words mean", el("dl", [_meaning(state) for state in ASIDE], class_="facts")),
+        section(
+            "What the words mean",
+            el(
+                "dl",
+                [_meaning(state) for state in ASIDE],
+                el("div", el("dt", badge("unsure finds", "info")), el("dd", _UNSURE)),
+                class_="facts",
+            ),
+        ),
     )
 
 
@@ -128,6 +179,7 @@ def render(view: QuarantineView, asked: Asked, *, missing: bool = False) -> Html
         section("Reasons", _piles(view, asked), note="Choose a reason to see its rows and to decide on them."),
         el("p", badge("No row stands aside for this reason any more", "info")) if missing else None,
         _chosen(view, asked) if view.chosen is not None else None if missing else _newest(view, asked),
+        _unsure(view, asked) if view.tasks else None,
         section("Last decisions", _decisions(view, asked)),
         style(asked),
         class_="waiting",
@@ -226,6 +278,51 @@ def _rows(view: QuarantineView, asked: Asked, *, choose: bool) -> Html:
     return table("Rows, newest first", columns, rows, empty="No row is left on this page.", sortable=False)
 
 
+def _unsure(view: QuarantineView, asked: Asked) -> Html:
+    may = asked.may(Role.EDITOR)
+    note = (
+        f"{_count(view.unsure)} open. The words are replaced already, and training goes on with the redacted texts. "
+        "What is not personal data comes back with the next admission; a dropped text leaves training."
+    )
+    title = "Unsure finds"
+    if not may:
+        quiet = el("p", "The words are shown to editors: they may be personal data.", class_="none")
+        return section(title, quiet, _tasks(view, asked, choose=False), note=note)
+    buttons = [
+        el("button", label, type="submit", name="decision", value=decision.value, class_=tone)
+        for decision, label, tone in _BUTTONS
+    ]
+    form = el(
+        "form", el("input", type="hidden", name="agent", value=view.agent), _tasks(view, asked, choose=True),
+        el("div", why("unsure-reason"), buttons, class_="act"), method="post", action=asked.to("/quarantine/unsure"), class_="decide",
+    )  # fmt: skip
+    return section(title, form, note=note)
+
+
+def _tasks(view: QuarantineView, asked: Asked, *, choose: bool) -> Html:
+    columns = [
+        Column(title="Question"), Column(title="Kinds"), *([Column(title="In the redacted text")] if choose else []),
+        Column(title="Task"), Column(title="Rows", number=True, about="rows that share this text and the answer"), Column(title="Asked"),
+    ]  # fmt: skip
+    rows = []
+    for one in view.tasks:
+        name = el("code", f"#{one.number}")
+        box = el(
+            "input", type="checkbox", id=f"task-{one.number}", name=f"task-{one.number}", value=str(one.round)
+        )  # fmt: skip
+        first = el("span", box, el("label", name, for_=f"task-{one.number}"), class_="pick") if choose else name
+        kinds = ", ".join(f"{amount} {kind}" if amount > 1 else kind for kind, amount in sorted(one.kinds.items()))
+        cells: list[Child | Cell] = [first, code(kinds)]
+        if choose:
+            cells.append(join(*(_doubt(doubt) for doubt in one.doubts)))
+        rows.append([*cells, said(one.task), one.rows, when(one.opened_at, asked.now)])
+    return table("Open questions, newest first", columns, rows, empty="No question is open.", sortable=False)
+
+
+def _doubt(doubt: Doubt) -> Html:
+    return el("span", said(doubt.before), el("mark", said(doubt.word)), said(doubt.after), class_="stack")
+
+
 def _id(example: UUID) -> Html:
     """The end of an id: ids that came in together begin alike."""
     return el("code", f"…{str(example)[-8:]}", title=str(example))
@@ -291,7 +388,7 @@ def _show(site: Site, asked: Asked) -> Html:
     if not agent:
         return render_all(gather_all(site.ports), asked)
     key = _key(asked.query) if asked.query.get("state") else None
-    view = gather(site.ports, agent, key=key, before=_number(asked.query, "before"))
+    view = gather(site.ports, agent, key=key, before=_number(asked.query, "before"), words=asked.may(Role.EDITOR))
     return render(view, asked, missing=key is not None and view.chosen is None)
 
 
@@ -343,15 +440,44 @@ def _chosen_ids(form: Mapping[str, str]) -> tuple[UUID, ...]:
     return found
 
 
+def _answer(site: Site, asked: Asked) -> str:
+    agent, reason = asked.needed("agent"), asked.reason()
+    try:
+        decision = RedactionDecision(asked.form.get("decision", ""))
+    except ValueError as error:
+        raise InvalidExample("decision", "is none of confirm, restore and drop", "press one of the buttons") from error
+    chosen = [
+        (_whole(name.removeprefix("task-")), _whole(value)) for name, value in asked.form.items() if name.startswith("task-")
+    ]  # fmt: skip
+    if not chosen:
+        raise InvalidExample("questions", "are not chosen", "tick at least one")
+    done = asking.answer(site.ports, agent, decision, chosen, actor=asked.user.id, why=reason)
+    notice = decision.state.value if done.done == len(chosen) else "part" if done.done else "answered"
+    return asked.to("/quarantine", agent=agent, said=notice)
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise InvalidExample("question", "is not a number", "choose questions from the list")
+    return int(text)
+
+
 PAGE = Page(
     path="/quarantine",
     title="Quarantine",
     show=_show,
-    actions=(Action(path="/quarantine/settle", role=Role.EDITOR, run=_settle),),
+    actions=(
+        Action(path="/quarantine/settle", role=Role.EDITOR, run=_settle),
+        Action(path="/quarantine/unsure", role=Role.EDITOR, run=_answer),
+    ),
     notices={
         "released": "Released; the last decisions below say how many rows.",
         "dropped": "Dropped; the last decisions below say how many rows. They stay in the books.",
         "more": "Done with as many rows as one click moves; more of them wait, so decide again.",
+        "confirmed": "Kept as personal data; the stand-ins stay.",
+        "restored": "Noted as no personal data; the next admission puts the words back.",
+        "part": "Some of the questions were answered already or ask about other words by now; look again at those that are left.",
+        "answered": "Nothing changed: the questions were answered already, ask about other words by now, or cannot be dropped any more.",
         "nothing": "Nothing changed: those rows do not stand aside for this reason any more.",
     },
 )

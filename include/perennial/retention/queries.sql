@@ -108,6 +108,16 @@ DELETE FROM perennial.rejected WHERE ctid = ANY (ARRAY({old} LIMIT %(limit)s))
 SELECT ctid FROM perennial.embeddings WHERE used_at < %(before)s::date
 -- name: remove_embeddings
 DELETE FROM perennial.embeddings WHERE ctid = ANY (ARRAY({old} LIMIT %(limit)s))
+-- name: old_scanned_texts
+SELECT ctid FROM perennial.scanned_texts WHERE used_at < %(before)s::date
+-- name: remove_scanned_texts
+DELETE FROM perennial.scanned_texts WHERE ctid = ANY (ARRAY({old} LIMIT %(limit)s))
+-- name: old_redaction_tasks
+SELECT ctid FROM perennial.redaction_tasks WHERE state = 'open' AND opened_at < %(before)s
+-- name: remove_redaction_tasks
+-- one that a person answers meanwhile is another row version by then, and stays as decided
+UPDATE perennial.redaction_tasks SET state = 'closed', doubts = '[]', decided_at = clock_timestamp()
+WHERE state = 'open' AND ctid = ANY (ARRAY({old} LIMIT %(limit)s))
 -- name: old_leftovers
 -- A refused correction gives back what it had overtaken, so a row waits for the verdict on what overtook it.
 SELECT e.ctid FROM perennial.examples e
@@ -120,6 +130,9 @@ WITH purged AS (
     WHERE ctid = ANY (ARRAY({old} LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED)) RETURNING example_id
 ), texts AS (
     DELETE FROM perennial.originals o USING purged p WHERE o.example_id = p.example_id
+), questions AS (
+    UPDATE perennial.redaction_tasks t SET state = 'closed', doubts = '[]', decided_at = clock_timestamp()
+    WHERE t.state = 'open' AND t.example_ids && ARRAY(SELECT example_id FROM purged)
 )
 SELECT count(*) AS gone FROM purged
 -- name: old_trained
@@ -132,5 +145,8 @@ WITH purged AS (
     WHERE ctid = ANY (ARRAY({old} LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED)) RETURNING example_id
 ), texts AS (
     DELETE FROM perennial.originals o USING purged p WHERE o.example_id = p.example_id
+), questions AS (
+    UPDATE perennial.redaction_tasks t SET state = 'closed', doubts = '[]', decided_at = clock_timestamp()
+    WHERE t.state = 'open' AND t.example_ids && ARRAY(SELECT example_id FROM purged)
 )
 SELECT count(*) AS gone FROM purged

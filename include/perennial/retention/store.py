@@ -28,6 +28,8 @@ class Rows(StrEnum):
     GATEWAYS = "gateways"
     OUTBOX = "outbox"
     EMBEDDINGS = "embeddings"
+    SCANNED_TEXTS = "scanned_texts"  # keyed digests of texts without personal data
+    REDACTION_TASKS = "redaction_tasks"  # open ones: their words go, the stand-ins stay
     REJECTED = "rejected"
     LEFTOVERS = "leftovers"  # superseded and evicted examples: their texts go, the row stays as ``purged``
     TRAINED = "trained"  # as leftovers; only where a deployment asks for it

@@ -56,6 +56,9 @@ _OLD = {
     Rows.GATEWAYS: "INSERT INTO perennial.gateways (instance, agent, seen_at) VALUES (gen_random_uuid(), 'scout', %(at)s)",
     Rows.OUTBOX: "INSERT INTO perennial.outbox (topic, agent, payload, relayed_at) VALUES ('t', 'scout', '{}', %(at)s)",
     Rows.EMBEDDINGS: "INSERT INTO perennial.embeddings VALUES ('e', gen_random_uuid(), '', %(at)s)",
+    Rows.SCANNED_TEXTS: "INSERT INTO perennial.scanned_texts VALUES ('1', gen_random_uuid()::text::bytea, %(at)s)",
+    Rows.REDACTION_TASKS: "INSERT INTO perennial.redaction_tasks (agent, text_key, task, kinds, doubts, words, example_ids, version,"
+    " opened_at) VALUES ('scout', gen_random_uuid()::text::bytea, 'news', '{}', '[{}]', '{a}', '{}', '1', %(at)s)",
     Rows.REJECTED: "INSERT INTO perennial.rejected (source, part, position, field, reason, added_at)"
     " VALUES ('inbox', gen_random_uuid(), 1, 'label', 'broken', %(at)s)",
 }  # fmt: skip

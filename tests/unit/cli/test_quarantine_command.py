@@ -14,7 +14,7 @@ from perennial.errors import AsideRefused, UnknownAgent
 from perennial.flows import quarantine as flow
 from perennial.ingest.aside import AsideMoved, AsideOrder
 from tests.pages_world import PagesWorld
-from tests.waiting_world import TASK, hold, make_waiting_world, refuse
+from tests.waiting_world import TASK, ask, hold, make_waiting_world, refuse
 
 pytestmark = pytest.mark.req("J110")
 WHY = ("--reason", "looked at them", "--actor", "ana")
@@ -37,7 +37,7 @@ def test_it_shows_all_agents_then_reasons_then_rows_without_texts(world: PagesWo
     (held,) = hold(world, ["a secret"], SOURCE_CAP)
     refuse(world, ["b"], "too_long")
     assert json.loads(_said("--json").stdout) == [
-        {"agent": "scout", "quarantined": "1", "held": "1", "unlabelled": "0"}
+        {"agent": "scout", "quarantined": "1", "held": "1", "unlabelled": "0", "unsure finds": "0"}
     ]
     reasons = json.loads(_said("scout", "--json").stdout)
     assert [(one["state"], one["reason code"], one["rows"]) for one in reasons] == [
@@ -108,3 +108,21 @@ def test_one_click_moves_only_so_many(world: PagesWorld) -> None:
     second = flow.settle(world.ports, order, at_once=10)
     assert (second.rows, second.more) == (2, False)
     assert flow.settle(world.ports, order).note == "nothing changed: no such row stands aside for this reason any more"
+
+
+@pytest.mark.req("K68")
+def test_questions_are_shown_without_words_and_answered_once(world: PagesWorld) -> None:
+    ask(world, ["Grace said it", "Hope told it"])
+    assert json.loads(_said("--json").stdout)[0]["unsure finds"] == "2"
+    listed = _said("scout", "--unsure", "--json")
+    numbers = [one["number"] for one in json.loads(listed.stdout)]
+    assert "Grace" not in listed.output
+    assert "say why" in _said("scout", "--unsure", "--words").output
+    assert "[Grace]" in _said("scout", "--unsure", "--words", *WHY).output
+    assert [entry.action for entry in world.audit.entries("scout")] == ["redaction_words_shown"]
+    done = _said("scout", "--not-personal", str(numbers[0]), "--personal", str(numbers[1]), *WHY).output
+    assert "the next admission puts the words back" in done
+    assert "its stand-ins stay" in done
+    assert "already; nothing changed" in _said("scout", "--personal", str(numbers[0]), *WHY).output
+    assert "no find of scout is unsure" in _said("scout", "--unsure").output
+    assert "has no redaction task 99" in _said("scout", "--drop-text", "99", *WHY).output

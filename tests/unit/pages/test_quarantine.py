@@ -9,7 +9,7 @@ from perennial.domain.words import State
 from perennial.pages.quarantine import ROWS, gather
 from perennial.pages.roles import Role
 from tests.pages_world import PagesWorld, Seen
-from tests.waiting_world import TASK, hold, leak, make_waiting_world, refuse
+from tests.waiting_world import TASK, ask, hold, leak, make_waiting_world, refuse
 
 pytestmark = pytest.mark.req("J50", "J110", "K68")
 HELD = {"agent": "scout", "state": "held", "task": TASK, "code": SOURCE_CAP}
@@ -176,3 +176,42 @@ def test_what_is_gathered_is_plain_values(world: PagesWorld) -> None:
         0,
     )
     assert view.older is None
+
+
+def _answer(world: PagesWorld, role: Role = Role.EDITOR, **form: str) -> tuple[int, str]:
+    with world.client(role) as client:
+        answer = client.post("/quarantine/unsure", data={"agent": "scout", "reason": "looked at them", **form})
+    return answer.status_code, answer.headers.get("location", "") or Seen(answer.text).text
+
+
+@pytest.mark.req("K67", "K68")
+def test_unsure_words_are_shown_to_editors_alone(world: PagesWorld) -> None:
+    ask(world, ["Grace said it"])
+    seen = _get(world, agent="scout")
+    assert [one for one in seen.all("mark")]
+    assert "Grace" in seen.text
+    viewed = _get(world, Role.VIEWER, agent="scout")
+    assert "Grace" not in viewed.text
+    assert "shown to editors" in viewed.text
+    assert "PERSON" in viewed.text
+    assert "unsure" in _get(world).text
+    with world.client(Role.VIEWER) as client:
+        assert "1 unsure" in Seen(client.get("/fleet").text).text
+
+
+@pytest.mark.req("K68")
+def test_questions_are_answered_once_and_stale_answers_change_nothing(world: PagesWorld) -> None:
+    ask(world, ["Grace said it", "Hope told it", "Joy asked it"])
+    boxes = [one for one in _get(world, agent="scout").all("input") if (one.get("name") or "").startswith("task-")]
+    names = [str(one["name"]) for one in boxes]
+    assert _answer(world, Role.VIEWER, decision="confirm", **{names[0]: "1"})[0] == 403
+    assert _answer(world, decision="confirm", **{names[0]: "1"}) == (303, "/quarantine?agent=scout&said=confirmed")
+    assert _answer(world, decision="restore", **{names[1]: "1"})[1].endswith("said=restored")
+    assert _answer(world, decision="drop", **{names[0]: "1", names[2]: "1"})[1].endswith("said=part")
+    assert _answer(world, decision="drop", **{names[2]: "1"})[1].endswith("said=answered")
+    assert [one.action for one in world.audit.entries("scout")] == [
+        "redaction_dropped", "redaction_restored", "redaction_confirmed",
+    ]  # fmt: skip
+    for form in ({"decision": "confirm"}, {"decision": "x", names[0]: "1"}, {"decision": "drop", "task-x": "1"}):
+        assert _answer(world, **form)[0] == 422, form
+    assert "Grace" not in _get(world, agent="scout").text

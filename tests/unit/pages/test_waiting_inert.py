@@ -17,7 +17,7 @@ from perennial.pages.layout import frame
 from perennial.pages.page import Asked
 from perennial.pages.roles import Role
 from tests.pages_world import PagesWorld, Seen, gate_report
-from tests.waiting_world import hold, make_waiting_world, refuse, validated
+from tests.waiting_world import ask, hold, make_waiting_world, refuse, validated
 from tests.xss_payloads import PAYLOADS
 
 pytestmark = pytest.mark.req("J50")
@@ -71,6 +71,7 @@ def _pages(texts: Sequence[str]) -> dict[str, str]:
         told = {"why": text, "reason_code": text, "rows": 1}
         world.audit.append(actor=text, action="held_dropped", agent="scout", subject=text, detail=told)
     refuse(world, [f"{text} too" for text in texts], "", label=None)
+    ask(world, [f"{text} is unsure" for text in texts])
     stopped = validated(world, broken=True, tasks=texts, note=whole)
     done = validated(world, "screened", tasks=texts, sender=whole, note=whole)
     report = gate_report()
@@ -117,8 +118,15 @@ def test_texts_of_a_request_are_never_shown() -> None:
                 for query in ({"agent": payload}, {"agent": "scout", "said": payload}, {"agent": "scout", "id": payload, "job": payload},
                               {"agent": "scout", "state": "held", "task": payload, "code": payload}):  # fmt: skip
                     _inert(client.get(path, params=query).text)
-            for path in ("/rollout/abort", "/rollout/promote", "/quarantine/settle"):
-                form = {"agent": payload, "version": payload, "state": payload, "action": payload, "reason": payload}
+            for path in ("/rollout/abort", "/rollout/promote", "/quarantine/settle", "/quarantine/unsure"):
+                form = {
+                    "decision": payload,
+                    "agent": payload,
+                    "version": payload,
+                    "state": payload,
+                    "action": payload,
+                    "reason": payload,
+                }
                 _inert(client.post(path, data=form).text)
 
 

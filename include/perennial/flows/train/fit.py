@@ -19,6 +19,7 @@ from perennial.flows.champion import champion_folder, component
 from perennial.flows.overrides import agent_of
 from perennial.flows.ports import Ports
 from perennial.flows.provenance import machine
+from perennial.flows.scanning import scan
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.flows.train.screen import screened
 from perennial.flows.workspace import Workspace
@@ -117,6 +118,12 @@ def _write_task(
     # that gives way to this one; they never take more than half of the places of the ordinary rows, which show what else must stay
     places = max(agent.selection.replay - len(taught), (agent.selection.replay + 1) // 2)
     replay = (*taught, *stratified_replay(pool, places, seed=agent.seed))
+    # rows that an older redactor made are trained on again only when the present one finds nothing in them
+    leaking = scan(ports, agent, replay).leaking
+    if leaking:
+        logger.warning("%s replayed rows of %s/%s wait to be redacted again", len(leaking), ref.agent, spec.name)
+        replay = tuple(row for row in replay if row.example_id not in leaking)
+        usable = [row for row in usable if row.example_id not in leaking]
     space.write_rows(f"{spec.name}/new.json", rows)
     space.write_rows(f"{spec.name}/replay.json", replay)
     space.write_rows(f"{spec.name}/holdout.json", holdout)
