@@ -25,6 +25,8 @@ from perennial.errors import (
     StoreUnavailable,
     UnknownAgent,
 )
+from perennial.flows.quiet import place_of
+from perennial.guard.said import said
 from perennial.serving.errors import ModelFailed, NotServing
 from perennial.serving.faults import Fault, FaultKind
 from perennial.serving.feedback import OutcomeResult
@@ -187,7 +189,7 @@ class _Plane:
 
     def _rollback(self, raw: bytes) -> Response:
         asked = body.record(body.parse(raw))
-        agent, reason = body.name(asked, "agent"), body.note(asked, "reason", "asked for at the data plane")
+        agent, reason = body.name(asked, "agent"), said(body.note(asked, "reason", "asked for at the data plane"))
         actor = body.note(asked, "actor", "data-plane")
         version = body.name(asked, "version") if asked.get("version") is not None else None
         try:
@@ -251,8 +253,5 @@ def _failure(error: Exception) -> Response:
         if status == 500:
             logger.error("a request failed: %s", error)
         return Reply({"error": str(error)}, status_code=status, headers=headers)
-    # the text of a stranger's exception may hold what was sent
-    logger.error(
-        "a request failed: %s", type(error).__name__, exc_info=error if logger.isEnabledFor(logging.DEBUG) else None
-    )
+    logger.error("a request failed: %s", place_of(error))  # a stranger's text may hold what was sent
     return Reply({"error": f"the data plane failed ({type(error).__name__}); its log says where"}, status_code=500)

@@ -24,6 +24,7 @@ from perennial.flows.champion import bundle_folder
 from perennial.flows.ports import Ports
 from perennial.flows.rollback import rollback_agent
 from perennial.flows.rollout import load_component
+from perennial.guard.said import kept_text, said_json
 from perennial.ingest.door import Door
 from perennial.serving.faults import Faults
 from perennial.serving.feedback import Outcomes
@@ -71,7 +72,7 @@ def services_of(settings: Settings, ports: Ports, *, faults: bool) -> Services:
     """Join one process's parts. Nothing connects and nothing is loaded before the app starts."""
     metrics = Metrics()
     store = PostgresServing(Database(settings.app_url(), max_size=4, wait_seconds=STORE_WAIT_SECONDS))
-    recorder = Recorder(store, ports.buffer, metrics)
+    recorder = Recorder(store, ports.buffer, metrics, clean=kept_text)
     gateway = Gateway(
         store=store, source=VerifiedBundles(ports), loader=Components(ports), recorder=recorder, metrics=metrics,
         instance=f"{socket.gethostname()}:{settings.data_plane_port}", faults=Faults(enabled=faults),
@@ -80,7 +81,7 @@ def services_of(settings: Settings, ports: Ports, *, faults: bool) -> Services:
     )  # fmt: skip
     token = settings.data_plane_token
     return Services(
-        gateway=gateway, metrics=metrics, outcomes=Outcomes(store, recorder, ports.buffer, metrics),
+        gateway=gateway, metrics=metrics, outcomes=Outcomes(store, recorder, ports.buffer, metrics, said_json),
         intake=Intake(ports.buffer, Door(ports.buffer)), roll_back=partial(_roll_back, ports),
         reports=Reports(ports.rollouts.report),
         limits=Limits(token=token.get_secret_value() if token else None),

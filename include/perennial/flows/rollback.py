@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from perennial.audit.once import is_written
 from perennial.errors import RolloutError
 from perennial.flows.champion import bundle_folder
 from perennial.flows.ports import Ports
@@ -108,5 +109,4 @@ def _audit(
 
 
 def _audited(ports: Ports, row: RolloutRow) -> bool:
-    entries = ports.audit.entries(row.agent, 200)
-    return any(one.action == "rollback" and row.id in one.detail.get("rollouts", ()) for one in entries)
+    return is_written(ports.audit, row.agent, {"rollback"}, lambda one: row.id in one.detail.get("rollouts", ()))

@@ -47,6 +47,9 @@ class Refused:
 Examine: TypeAlias = Callable[[str, str, JSON, "str | None"], Admitted | Refused]
 """``examine(task, text, expected_output, user_feedback)``; raises GuardUnavailable when it cannot look."""
 
+Personal: TypeAlias = "Callable[[str], bool]"
+"""Whether a short text, such as a model's answer, holds personal data."""
+
 Look: TypeAlias = Callable[[UUID, str, str, JSON, "str | None"], Admitted | Refused]
 
 
@@ -64,6 +67,11 @@ class AdmitOutcome:
         return asdict(self)
 
 
+def never(text: str) -> bool:
+    """Nothing is personal: for twins and trials that know their texts."""
+    return False
+
+
 class Admission:
     """Admits rows with the ``admit`` role. Two at once share the work; a kill loses and repeats nothing."""
 
@@ -72,8 +80,10 @@ class Admission:
     def __init__(self, database: Database, *, batch: int = 100) -> None:
         self._database, self._batch = database, batch
 
-    def run(self, agent: str, examine: Examine) -> AdmitOutcome:
+    def run(self, agent: str, examine: Examine, personal: Personal = never) -> AdmitOutcome:
         """Admit every waiting row of the agent, a batch per transaction, also those that waited for an absent guard.
+
+        A model's answer that ``personal`` objects to is taken off its row.
 
         An examiner that raises GuardUnavailable sends the rest of the waiting rows to quarantine without asking again;
         the next run looks at them anew. Any other exception quarantines its row alone: one text cannot stop the rest.
@@ -82,7 +92,7 @@ class Admission:
         totals = {"admitted": 0, "unlabelled": 0, "quarantined": 0, "unavailable": 0}
         look = guarded(examine)
         for statement in ("take_urgent", "take_raw", "take_unlabelled"):
-            while self._one_batch(agent, statement, look, totals):
+            while self._one_batch(agent, statement, look, totals, personal):
                 pass
         if totals["unavailable"]:
             logger.error("the guard of %s was away: %s rows wait in quarantine", agent, totals["unavailable"])
@@ -96,14 +106,16 @@ class Admission:
                 for statement in ("release_guard", "release_tasks")
             )
 
-    def _one_batch(self, agent: str, statement: str, look: Look, totals: dict[str, int]) -> int:
+    def _one_batch(
+        self, agent: str, statement: str, look: Look, totals: dict[str, int], personal: Personal
+    ) -> int:  # fmt: skip
         with self._database.connection() as connection:
             rows = connection.execute(self._sql[statement], {"agent": agent, "limit": self._batch}).fetchall()
             found: list[tuple[dict[str, Any], Admitted | Refused]] = [
                 (row, look(*(row[name] for name in _ASKED))) for row in rows
             ]
             refused = [(row, answer) for row, answer in found if isinstance(answer, Refused)]
-            accepted = [self._stored(row, answer) for row, answer in found if isinstance(answer, Admitted)]
+            accepted = [self._stored(row, answer, personal) for row, answer in found if isinstance(answer, Admitted)]
             with connection.cursor() as cursor:
                 cursor.executemany(self._sql["admitted"], accepted)
             for row, answer in refused:
@@ -115,10 +127,12 @@ class Admission:
         totals["unavailable"] += sum(answer.reason == GUARD_AWAY for _row, answer in refused)
         return len(rows)
 
-    def _stored(self, row: Mapping[str, Any], answer: Admitted) -> dict[str, Any]:
+    def _stored(self, row: Mapping[str, Any], answer: Admitted, personal: Personal) -> dict[str, Any]:
         from psycopg.types.json import Jsonb
 
+        predicted = row["predicted_output"]
         return {
+            "hide_predicted": isinstance(predicted, str) and personal(predicted),
             "example_id": row["example_id"], "text": answer.text, "feedback": answer.feedback,
             "label": None if answer.expected_output is None else Jsonb(answer.expected_output),
             "redaction": Jsonb({"counts": dict(answer.counts), "version": answer.version}),

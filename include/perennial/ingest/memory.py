@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from perennial.domain.example import Example, TrainingRow
 from perennial.domain.origin import self_labelled
-from perennial.domain.words import Priority, State
+from perennial.domain.words import JSON, Priority, State
 from perennial.errors import UnknownAgent
-from perennial.ingest.admit import GUARD_AWAY, AdmitOutcome, Admitted, Examine, Refused, guarded
+from perennial.ingest.admit import GUARD_AWAY, AdmitOutcome, Admitted, Examine, Personal, Refused, guarded, never
 from perennial.ingest.digests import share
 from perennial.ingest.memory_origins import MemoryOrigins
 from perennial.ingest.memory_rows import MemoryState, Row, content_digest, digest_of, now
+from perennial.ingest.plain_words import plain_example, plain_task
 from perennial.ingest.postgres_intake import is_correction, rounds_of, warn_of_eviction
 from perennial.ingest.postgres_jobs import WITH_HELD_BATCH
 from perennial.ingest.results import (
@@ -122,6 +124,8 @@ class MemoryBuffer(MemoryOrigins):
         plain = known and labelled and not correction and not overtaken and example.priority <= Priority.MEDIUM
         own_answer = self_labelled(example.source, example.expected_output, example.predicted_output)
         state = State.RAW if labelled else State.UNLABELLED
+        example = plain_example(example, self.state.salt)
+        task = task if known else plain_task(task, self.state.salt)
         row = Row(
             number=len(self.state.rows) + 1, example=example, task=task, correction=correction,
             state=State.QUARANTINED if not known else State.SUPERSEDED if overtaken else state,
@@ -356,13 +360,17 @@ def _repeats(example: Example, latest: Row) -> bool:
     return waits and latest.example.expected_output == example.expected_output
 
 
+def _is_personal(answer: JSON, personal: Personal) -> bool:
+    return isinstance(answer, str) and personal(answer)
+
+
 class MemoryAdmission:
     """Admission over a ``MemoryBuffer``, with the outcome of ``Admission``."""
 
     def __init__(self, buffer: MemoryBuffer) -> None:
         self._state = buffer.state
 
-    def run(self, agent: str, examine: Examine) -> AdmitOutcome:
+    def run(self, agent: str, examine: Examine, personal: Personal = never) -> AdmitOutcome:
         """Admit every waiting row of the agent."""
         self.release(agent)
         look = guarded(examine)
@@ -374,6 +382,8 @@ class MemoryAdmission:
                     one = row.example
                     answer = look(one.example_id, row.task, one.input_text, one.expected_output, one.user_feedback)
                     totals[self._settle(row, answer)] += 1
+                    if isinstance(answer, Refused) or _is_personal(one.predicted_output, personal):
+                        row.example = replace(one, predicted_output=None)
                     totals["unavailable"] += isinstance(answer, Refused) and answer.reason == GUARD_AWAY
             self._state.add_to_counter(agent, "quarantined", totals["quarantined"])
         return AdmitOutcome(**totals)

@@ -27,7 +27,7 @@ from perennial.pages.layout import (
     when,
     why,
 )
-from perennial.pages.overview import Overview, Score, Standing, Tally
+from perennial.pages.overview import MOST, Overview, Score, Standing, Tally
 from perennial.pages.page import Action, Asked, Page, Site
 from perennial.pages.roles import Role
 
@@ -247,6 +247,17 @@ def _verdict(standing: Standing, asked: Asked) -> Html:
     )
 
 
+def _rows(tally: Tally) -> str:
+    """Exact, or that there are more: where the agent's rows of a state are too many to count, a task's number is no more than a hint.
+
+    >>> _rows(Tally(task="topic", state="ready", rows=24, more=True)), _rows(Tally(task="topic", state="held", rows=24, more=False))
+    ('24 or more', '24')
+    """
+    if not tally.more:
+        return count(tally.rows)
+    return f"more than {count(MOST)}" if tally.rows >= MOST else f"{count(tally.rows)} or more"
+
+
 def _buffer(tallies: Sequence[Tally]) -> Html:
     tasks = sorted({tally.task for tally in tallies})
     if not tasks:
@@ -259,7 +270,7 @@ def _buffer(tallies: Sequence[Tally]) -> Html:
         for state in order:
             if state in mine:
                 tally = mine[state]
-                parts += [" · " if parts else None, el("span", f"{count(tally.rows)}{'+' if tally.more else ''} {state}",
+                parts += [" · " if parts else None, el("span", f"{_rows(tally)} {state}",
                                                        title=_ABOUT[state], class_="aside" if state in _ASIDE else None)]  # fmt: skip
         lines.append(el("div", el("strong", said(task)), " ", parts, class_="line"))
     return join(lines)

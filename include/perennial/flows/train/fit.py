@@ -18,6 +18,7 @@ from perennial.flows.champion import champion_folder, component
 from perennial.flows.overrides import agent_of
 from perennial.flows.ports import Ports
 from perennial.flows.provenance import machine
+from perennial.flows.quiet import quiet
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.flows.train.screen import screened
 from perennial.flows.workspace import Workspace
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 REPLAY_POOL = 2000  # trained rows from which the replay is drawn
 
 
+@quiet
 def select(ports: Ports, ref: BatchRef) -> list[str]:
     """Write what each task trains and is judged on to the workspace; returns the tasks with anything to train.
 
@@ -150,6 +152,7 @@ def trainer_of(ports: Ports, ref: BatchRef, agent: Agent) -> Trainer:
     return trainer_for(agent.trainer.key, {**agent.as_record()["trainer"], **overrides})
 
 
+@quiet
 def train(ports: Ports, ref: BatchRef, task: str) -> dict[str, Any]:
     """Train one task from the champion's component into the workspace; a repeat after a kill starts clean or finds it done."""
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
