@@ -177,6 +177,7 @@ def _table(rows: Sequence[AgentRow], asked: Asked) -> Html:
 
 def _cells(row: AgentRow, asked: Asked) -> tuple[Child | Cell, ...]:
     standing = row.standing
+    aside = asked.to("/quarantine", agent=standing.agent)
     last = next((one.score for one in reversed(standing.trend) if one.score is not None and not one.refused), None)
     return (
         Cell(shown=_agent(row, asked), key=row.name),
@@ -184,7 +185,7 @@ def _cells(row: AgentRow, asked: Asked) -> tuple[Child | Cell, ...]:
         Cell(shown=_traffic(standing, asked), key=standing.share),
         Cell(shown=_score(row.name, standing.trend), key=last if last is not None else -1),
         Cell(shown=_verdict(standing, asked), key=standing.verdict.at.timestamp() if standing.verdict else 0),
-        Cell(shown=_buffer(standing.tallies), key=sum(one.rows for one in standing.tallies if one.state in _WAITING)),
+        Cell(shown=_buffer(standing.tallies, aside), key=sum(one.rows for one in standing.tallies if one.state in _WAITING)),
         Cell(shown=_due(row), key=_due_words(row)[0]),
         row.next,
         Cell(shown=_switch(row, asked), key=int(bool(row.paused))),
@@ -258,7 +259,8 @@ def _rows(tally: Tally) -> str:
     return f"more than {count(MOST)}" if tally.rows >= MOST else f"{count(tally.rows)} or more"
 
 
-def _buffer(tallies: Sequence[Tally]) -> Html:
+def _buffer(tallies: Sequence[Tally], aside: str) -> Html:
+    """Counts by task and state; those that wait for a person lead to ``aside``."""
     tasks = sorted({tally.task for tally in tallies})
     if not tasks:
         return el("span", "empty", class_="none")
@@ -270,8 +272,8 @@ def _buffer(tallies: Sequence[Tally]) -> Html:
         for state in order:
             if state in mine:
                 tally = mine[state]
-                parts += [" · " if parts else None, el("span", f"{_rows(tally)} {state}",
-                                                       title=_ABOUT[state], class_="aside" if state in _ASIDE else None)]  # fmt: skip
+                shown = el("span", f"{_rows(tally)} {state}", title=_ABOUT[state], class_="aside" if state in _ASIDE else None)
+                parts += [" · " if parts else None, el("a", shown, href=aside) if state in _ASIDE else shown]
         lines.append(el("div", el("strong", said(task)), " ", parts, class_="line"))
     return join(lines)
 
