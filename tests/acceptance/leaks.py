@@ -26,6 +26,11 @@ class Canary:
         """The sentence with the value in it."""
         return self.around.format(self.value)
 
+    @property
+    def answer(self) -> str:
+        """As a label or an answer: a name or a street without a word around it is nothing that a detector could know."""
+        return self.text if self.kind in {"person", "street"} else self.value
+
     @cached_property
     def forms(self) -> tuple[bytes, ...]:
         """The value in lower case as texts, JSON, HTML and addresses write it, and in hexadecimal."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from perennial.errors import StoreError
 from perennial.ingest.aside import drop_held, release_held
 from perennial.ingest.buffer import PostgresBuffer
 from perennial.ingest.postgres_jobs import WITH_HELD_BATCH
@@ -75,3 +76,16 @@ def test_the_screening_knows_what_a_person_released(database: Database) -> None:
     assert [buffer.origins(ids)[identity].released for identity in ids] == [False, False]
     release_held(Pool(database.app), "scout", "editor")
     assert [buffer.origins(ids)[identity].released for identity in ids] == [True, True]
+
+
+@pytest.mark.req("J110")
+def test_a_decision_and_its_audit_entry_are_one_transaction(database: Database) -> None:
+    _held(database, "held: a slice fell", 3)
+    drop_held(Pool(database.app), "scout", "ana", "a test account")
+    with psycopg.connect(database.app) as connection:
+        entries = connection.execute("SELECT actor, action, agent, detail FROM perennial.audit").fetchall()
+    assert entries == [("ana", "held_dropped", "scout", {"rows": 3, "reason": "a test account"})]
+    _held(database, "rejected: no", 2)
+    with pytest.raises(StoreError):  # an entry without an author is refused, and so is what it would have recorded
+        release_held(Pool(database.app), "scout", " ")
+    assert _states(database) == {"evicted": 3, "held": 2}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perennial.audit.once import is_written
-from perennial.errors import RolloutError
+from perennial.errors import RolloutError, UnknownAgent
 from perennial.flows.champion import bundle_folder
 from perennial.flows.ports import Ports
 from perennial.flows.retention import check_files_are_there
@@ -26,6 +26,10 @@ def rollback_agent(ports: Ports, agent: str, *, actor: str, reason: str, version
     that ``rollout_watch`` does. Raises RolloutError when there is no such version, FilesRemoved when retention took its files,
     UntrustedBundle when its bytes do not agree with the ledger.
     """
+    if ports.ledger.champion(agent) is None and agent not in ports.fleet().names:
+        raise UnknownAgent(
+            agent, list(ports.fleet().names)
+        )  # before anything is locked or written under a stranger's words
     killed = _killed(ports, agent, actor, reason, version)
     if killed:
         for row in killed:

@@ -16,11 +16,12 @@ from perennial.domain.example import Example
 from perennial.domain.words import JSON
 
 _AT = re.compile(r"@|%40", re.IGNORECASE)
-_ADDRESS = re.compile(r"(?<![0-9])[0-9]{1,3}([.][0-9]{1,3}){3}(?![0-9])")
+_ADDRESS = re.compile(r"(?<![0-9])[0-9]{1,3}([.][0-9]{1,3}){3}(?![0-9])|([0-9a-fA-F]{0,4}:){3,}[0-9a-fA-F]{0,4}")
 _NUMBER = re.compile(r"([0-9][ ().-]{0,2}){8,}[0-9]")
 _LONG_NUMBER = re.compile(r"([0-9][ ().-]{0,2}){12,}[0-9]")  # addresses of articles have numbers too
 _BLANK = re.compile(r"\s")
 _MACHINE = re.compile(r"^(inbox:[0-9a-f]{12}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$")
+_MOST_WORDS = 4  # of an answer that is kept: more is a sentence, and no label
 _QUERY = re.compile(r"[?#].*$", re.DOTALL)
 
 
@@ -65,7 +66,7 @@ def plain_url(url: str) -> str:
 def plain_answer(value: JSON) -> JSON:
     """A label or a model's answer, or None when it is a string or a number that may be personal data."""
     if isinstance(value, str):
-        return value if is_plain(value) else None
+        return value if is_plain(value) and len(value.split()) <= _MOST_WORDS else None
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 1e8:
         return None
     return value

@@ -185,7 +185,10 @@ def _cells(row: AgentRow, asked: Asked) -> tuple[Child | Cell, ...]:
         Cell(shown=_traffic(standing, asked), key=standing.share),
         Cell(shown=_score(row.name, standing.trend), key=last if last is not None else -1),
         Cell(shown=_verdict(standing, asked), key=standing.verdict.at.timestamp() if standing.verdict else 0),
-        Cell(shown=_buffer(standing.tallies, aside), key=sum(one.rows for one in standing.tallies if one.state in _WAITING)),
+        Cell(
+            shown=_buffer(standing.tallies, aside),
+            key=sum(one.rows for one in standing.tallies if one.state in _WAITING),
+        ),
         Cell(shown=_due(row), key=_due_words(row)[0]),
         row.next,
         Cell(shown=_switch(row, asked), key=int(bool(row.paused))),
@@ -272,7 +275,9 @@ def _buffer(tallies: Sequence[Tally], aside: str) -> Html:
         for state in order:
             if state in mine:
                 tally = mine[state]
-                shown = el("span", f"{_rows(tally)} {state}", title=_ABOUT[state], class_="aside" if state in _ASIDE else None)
+                shown = el(
+                    "span", f"{_rows(tally)} {state}", title=_ABOUT[state], class_="aside" if state in _ASIDE else None
+                )
                 parts += [" · " if parts else None, el("a", shown, href=aside) if state in _ASIDE else shown]
         lines.append(el("div", el("strong", said(task)), " ", parts, class_="line"))
     return join(lines)

@@ -11,11 +11,11 @@ VALUES (sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || u
 
 -- No e-mail address, no IP address, no number of nine digits or more.
 CREATE FUNCTION perennial.is_plain(value text) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-    SELECT value !~* '@|%40' AND value !~ '(?<![0-9])[0-9]{1,3}([.][0-9]{1,3}){3}(?![0-9])' AND value !~ '([0-9][ ().-]{0,2}){8,}[0-9]'
+    SELECT value !~* '@|%40' AND value !~ '(?<![0-9])[0-9]{1,3}([.][0-9]{1,3}){3}(?![0-9])|([0-9a-fA-F]{0,4}:){3,}[0-9a-fA-F]{0,4}' AND value !~ '([0-9][ ().-]{0,2}){8,}[0-9]'
 $$;
 
 CREATE FUNCTION perennial.is_plain_url(value text) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-    SELECT value !~* '@|%40|\s' AND value !~ '(?<![0-9])[0-9]{1,3}([.][0-9]{1,3}){3}(?![0-9])' AND value !~ '([0-9][ ().-]{0,2}){12,}[0-9]'
+    SELECT value !~* '@|%40|\s' AND value !~ '(?<![0-9])[0-9]{1,3}([.][0-9]{1,3}){3}(?![0-9])|([0-9a-fA-F]{0,4}:){3,}[0-9a-fA-F]{0,4}' AND value !~ '([0-9][ ().-]{0,2}){12,}[0-9]'
 $$;
 
 CREATE FUNCTION perennial.plain_url(value text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -48,7 +48,8 @@ GRANT EXECUTE ON FUNCTION perennial.pseudonym(text) TO perennial_app, perennial_
 
 -- Numbers, truth values and plain strings; whatever else waits with the original.
 CREATE FUNCTION perennial.plain_answer(value jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-    SELECT CASE jsonb_typeof(value) WHEN 'string' THEN CASE WHEN perennial.is_plain(value #>> '{}') THEN value END
+    SELECT CASE jsonb_typeof(value) WHEN 'string' THEN 
+        CASE WHEN perennial.is_plain(value #>> '{}') AND regexp_count(btrim(value #>> '{}'), '\s+') < 4 THEN value END
                                     WHEN 'number' THEN CASE WHEN abs((value #>> '{}')::numeric) < 100000000 THEN value END ELSE value END
 $$;
 
@@ -66,7 +67,8 @@ BEGIN
     IF NEW.reason = 'unknown_task' AND (NEW.task ~ '\s' OR NOT perennial.is_plain(NEW.task)) THEN
         NEW.task := 'task-' || perennial.pseudonym(NEW.task);
     END IF;
-    NEW.expected_output := perennial.plain_answer(NEW.expected_output);
+    -- admission writes the label anew from the original; until then one word may stand
+    NEW.expected_output := CASE WHEN NEW.expected_output #>> '{}' !~ '\s' THEN perennial.plain_answer(NEW.expected_output) END;
     NEW.predicted_output := perennial.plain_answer(NEW.predicted_output);
     RETURN NEW;
 END $$;
