@@ -12,7 +12,7 @@ import os
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -341,7 +341,10 @@ def look_at_everything(this: Deployment) -> None:
     """Six pages with their actions, and the usual commands, with canaries in what is asked and in the reasons."""
     ports = this.world.ports
     dags = MemoryDags({"train_scout": DagFacts(paused=False)})
-    site = Site(ports=ports, overview=PostgresOverview(Pool(this.database.app)), dags=dags)
+    shown = ports.settings.model_copy(
+        update={"mlflow_url": "http://127.0.0.1:5500"}
+    )  # a page links to a server, not to files
+    site = Site(ports=replace(ports, settings=shown), overview=PostgresOverview(Pool(this.database.app)), dags=dags)
     client = TestClient(
         pages_app(lambda: site, identify=people()), cookies={"_token": TOKENS[Role.OPERATOR]}, follow_redirects=False
     )

@@ -15,7 +15,7 @@ CREATE FUNCTION perennial.is_plain(value text) RETURNS boolean LANGUAGE sql IMMU
 $$;
 
 CREATE FUNCTION perennial.is_plain_url(value text) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-    SELECT value !~* '@|%40|\s' AND value !~ '(?<![0-9])[0-9]{1,3}([.][0-9]{1,3}){3}(?![0-9])|([0-9a-fA-F]{0,4}:){3,}[0-9a-fA-F]{0,4}' AND value !~ '([0-9][ ().-]{0,2}){12,}[0-9]'
+    SELECT value !~ '[@%]|\s|[0-9]{3}-[0-9]{2}-[0-9]{4}' AND value !~ '(?<![0-9])[0-9]{1,3}([.][0-9]{1,3}){3}(?![0-9])|([0-9a-fA-F]{0,4}:){3,}[0-9a-fA-F]{0,4}' AND value !~ '([0-9][ ().-]{0,2}){12,}[0-9]'
 $$;
 
 CREATE FUNCTION perennial.plain_url(value text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
