@@ -50,7 +50,8 @@ def plain_sender(source_id: str, salt: bytes) -> str:
 
 def plain_task(task: str, salt: bytes) -> str:
     """The name of a task that the fleet does not know, or ``task-`` and a pseudonym when it is no name at all."""
-    return task if is_plain(task) and not _BLANK.search(task) else f"task-{pseudonym(task, salt)}"
+    named = not _BLANK.search(task) or task == task.lower()  # several words with capitals may be a person
+    return task if is_plain(task) and named else f"task-{pseudonym(task, salt)}"
 
 
 def plain_url(url: str) -> str:

@@ -64,7 +64,7 @@ BEGIN
     IF NEW.tag <> '' AND (NEW.tag ~ '\s' OR NOT perennial.is_plain(NEW.tag)) THEN
         NEW.tag := 'other';
     END IF;
-    IF NEW.reason = 'unknown_task' AND (NEW.task ~ '\s' OR NOT perennial.is_plain(NEW.task)) THEN
+    IF NEW.reason = 'unknown_task' AND ((NEW.task ~ '\s' AND NEW.task <> lower(NEW.task)) OR NOT perennial.is_plain(NEW.task)) THEN
         NEW.task := 'task-' || perennial.pseudonym(NEW.task);
     END IF;
     -- admission writes the label anew from the original; until then one word may stand
@@ -83,7 +83,7 @@ WHERE source_id <> '' AND NOT perennial.is_plain_sender(source_id);
 UPDATE perennial.examples SET source_url = perennial.plain_url(source_url) WHERE source_url <> '' AND NOT perennial.is_plain_url(source_url);
 UPDATE perennial.examples SET tag = 'other' WHERE tag <> '' AND (tag ~ '\s' OR NOT perennial.is_plain(tag));
 UPDATE perennial.examples SET task = 'task-' || perennial.pseudonym(task)
-WHERE reason = 'unknown_task' AND (task ~ '\s' OR NOT perennial.is_plain(task));
+WHERE reason = 'unknown_task' AND ((task ~ '\s' AND task <> lower(task)) OR NOT perennial.is_plain(task));
 UPDATE perennial.examples SET expected_output = NULL, predicted_output = NULL WHERE state = 'quarantined';
 UPDATE perennial.examples SET predicted_output = perennial.plain_answer(predicted_output)
 WHERE predicted_output IS DISTINCT FROM perennial.plain_answer(predicted_output);
