@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perennial.audit.once import is_written
+from perennial.domain.model import SemanticVersion
 from perennial.errors import RolloutError, UnknownAgent
 from perennial.flows.champion import bundle_folder
 from perennial.flows.ports import Ports
@@ -30,6 +31,11 @@ def rollback_agent(ports: Ports, agent: str, *, actor: str, reason: str, version
         raise UnknownAgent(
             agent, list(ports.fleet().names)
         )  # before anything is locked or written under a stranger's words
+    if version is not None:
+        try:
+            SemanticVersion.parse(version)
+        except ValueError:  # not repeated: what is no version may be anything
+            raise RolloutError(f"this is no version of {agent}; `perennial models {agent}` lists them") from None
     killed = _killed(ports, agent, actor, reason, version)
     if killed:
         for row in killed:
