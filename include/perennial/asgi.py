@@ -1,8 +1,23 @@
-"""Bodies of requests, counted as they come; what the guards of the data plane and of the pages share."""
+"""Bodies of requests, counted as they come, and what is no request; what the guards of the data plane and of the pages share."""
 
 from __future__ import annotations
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+async def is_no_request(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> bool:
+    """Whether this was no HTTP request, and is dealt with: start and end of the process go to ``app``, a websocket is closed.
+
+    1008 is the code for a policy that forbids it (RFC 6455, 7.4.1).
+    """
+    if scope["type"] == "http":
+        return False
+    if scope["type"] == "lifespan":
+        await app(scope, receive, send)
+    else:
+        await receive()
+        await send({"type": "websocket.close", "code": 1008})
+    return True
 
 
 async def read_body(scope: Scope, receive: Receive, most: int) -> bytes | None:

@@ -19,6 +19,7 @@ PerennialError
 │   ├── VersionExists       a published version is never changed
 │   ├── IncompleteManifest  a required field of the release record is missing
 │   └── FilesRemoved        retention took the version's files; says when and why
+├── StepFailed              a step met an error of a library; says kind and place, never its text
 ├── AuditBroken             the audit's chain does not hold; names the place
 ├── UntrustedBundle         signature, digest or ledger row do not agree; not loaded
 ├── PromotionRefused        no live verdict or approval covers this bundle
@@ -34,6 +35,11 @@ PerennialError
 """
 
 from __future__ import annotations
+
+import re
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_DIGITS = re.compile(r"\d")
 
 
 class PerennialError(Exception):
@@ -61,7 +67,9 @@ class UnknownAgent(InvalidExample):
 
     def __init__(self, agent: str, known: list[str]) -> None:
         names = ", ".join(sorted(known)) or "none"
-        super().__init__("agent_name", f"{agent[:64]!r} is not in the fleet ({names})", "add include/fleet/<name>.py")
+        # what cannot be the name of an agent may be anything, a person's address too, and is not repeated
+        told = repr(agent) if _NAME.fullmatch(agent) and len(_DIGITS.findall(agent)) < 6 else "this name"
+        super().__init__("agent_name", f"{told} is not in the fleet ({names})", "add include/fleet/<name>.py")
         self.agent = agent
 
 
@@ -127,6 +135,14 @@ class IncompleteManifest(RegistryError):
 
 class FilesRemoved(RegistryError):
     """Retention took the files of this version; its record stays, and the message says when and why they went."""
+
+
+class StepFailed(PerennialError):
+    """A step met an error that is not ours, whose text may quote a row: only its kind and its place are told."""
+
+    def __init__(self, step: str, place: str) -> None:
+        super().__init__(f"{step} failed: {place}; the text of the error is left out, since it may quote a row")
+        self.place = place
 
 
 class AuditBroken(PerennialError):

@@ -66,7 +66,7 @@ def test_an_attack_is_bounded_held_back_once_and_left_to_a_person(database: Data
     buffer.finish(asked.job_id, asked.attempt, JobStatus.CANCELLED)
 
     waiting = sum(line.rows for line in buffer.held("scout"))
-    assert release_held(Pool(database.app), "scout") == waiting > 0
+    assert release_held(Pool(database.app), "scout", "editor") == waiting > 0
     freed = world.claim(run_id="freed")
     assert freed is not None
     before = {row.example_id for row in buffer.claimed_rows(freed.job_id, freed.attempt)} & flipped

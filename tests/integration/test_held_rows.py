@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from perennial.errors import StoreError
 from perennial.ingest.aside import drop_held, release_held
 from perennial.ingest.buffer import PostgresBuffer
 from perennial.ingest.postgres_jobs import WITH_HELD_BATCH
@@ -33,9 +34,9 @@ def _states(database: Database) -> dict[str, int]:
 def test_released_rows_are_ready_again_and_rows_of_a_rare_label_keep_waiting(database: Database) -> None:
     _held(database, "held: a slice fell", 3)
     _held(database, "new_label_waiting", 2)
-    assert release_held(Pool(database.app), "scout") == 3
+    assert release_held(Pool(database.app), "scout", "editor") == 3
     assert _states(database) == {"ready": 3, "held": 2}
-    assert release_held(Pool(database.app), "scout") == 0
+    assert release_held(Pool(database.app), "scout", "editor") == 0
 
 
 @pytest.mark.req("D9", "J110")
@@ -50,7 +51,7 @@ def test_holdout_rows_follow_the_batch_that_they_came_in_with(database: Database
     _held(database, "held: a slice fell", 3)
     _held(database, WITH_HELD_BATCH, 2, state="ready", holdout=True)
     _held(database, "", 4, state="ready", holdout=True)
-    assert release_held(Pool(database.app), "scout") == 5
+    assert release_held(Pool(database.app), "scout", "editor") == 5
     assert _reasons(database) == {"released": 3, "": 6}
     with psycopg.connect(database.superuser) as connection:
         connection.execute("DELETE FROM perennial.examples")
@@ -73,5 +74,18 @@ def test_the_screening_knows_what_a_person_released(database: Database) -> None:
     with psycopg.connect(database.superuser) as connection:
         ids = [row[0] for row in connection.execute("SELECT example_id FROM perennial.examples")]
     assert [buffer.origins(ids)[identity].released for identity in ids] == [False, False]
-    release_held(Pool(database.app), "scout")
+    release_held(Pool(database.app), "scout", "editor")
     assert [buffer.origins(ids)[identity].released for identity in ids] == [True, True]
+
+
+@pytest.mark.req("J110")
+def test_a_decision_and_its_audit_entry_are_one_transaction(database: Database) -> None:
+    _held(database, "held: a slice fell", 3)
+    drop_held(Pool(database.app), "scout", "ana", "a test account")
+    with psycopg.connect(database.app) as connection:
+        entries = connection.execute("SELECT actor, action, agent, detail FROM perennial.audit").fetchall()
+    assert entries == [("ana", "held_dropped", "scout", {"rows": 3, "reason": "a test account"})]
+    _held(database, "rejected: no", 2)
+    with pytest.raises(StoreError):  # an entry without an author is refused, and so is what it would have recorded
+        release_held(Pool(database.app), "scout", " ")
+    assert _states(database) == {"evicted": 3, "held": 2}

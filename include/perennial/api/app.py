@@ -25,6 +25,8 @@ from perennial.errors import (
     StoreUnavailable,
     UnknownAgent,
 )
+from perennial.flows.quiet import place_of
+from perennial.guard.said import said
 from perennial.serving.errors import ModelFailed, NotServing, Overloaded
 from perennial.serving.faults import Fault, FaultKind
 from perennial.serving.feedback import OutcomeResult
@@ -101,16 +103,19 @@ class _Plane:
         self._store = Lane(threads=limits.store_threads, waiting=limits.waiting)
         # whoever puts a bad model back must not stand in the line of a flood of examples
         self._orders = Lane(threads=1, waiting=8)
-        self._lanes = {"/v1/predict": self._models, "/v1/outcomes": self._store} | dict.fromkeys(_INGEST, self._store)
+        self._lanes = {"/v1/outcomes": self._store} | dict.fromkeys(_INGEST, self._store)
 
     def full(self, path: str) -> bool:
-        """Whether the line for the work of this path is full; a path without a line never is."""
+        """Whether the line for the work of this path is full; a path without a line never is, and which line a prediction has is
+        only known when its body was read."""
         lane = self._lanes.get(path)
         return lane is not None and lane.full
 
     def shed(self, path: str) -> None:
         """Count a request that was refused before its body was read."""
-        known = path if path in self._lanes else "other"  # a caller must not choose the names of our numbers
+        known = (
+            path if path in self._lanes or path in _GATEWAY else "other"
+        )  # a caller must not choose the names of our numbers
         self._services.metrics.requests.labels(known, "429").inc()
 
     def answering(self, path: str, handler: Handler) -> Handler:
@@ -217,7 +222,7 @@ class _Plane:
 
     def _rollback(self, raw: bytes) -> Response:
         asked = body.record(body.parse(raw))
-        agent, reason = body.name(asked, "agent"), body.note(asked, "reason", "asked for at the data plane")
+        agent, reason = body.name(asked, "agent"), said(body.note(asked, "reason", "asked for at the data plane"))
         actor = body.note(asked, "actor", "data-plane")
         version = body.name(asked, "version") if asked.get("version") is not None else None
         try:
@@ -281,8 +286,5 @@ def _failure(error: Exception) -> Response:
         if status == 500:
             logger.error("a request failed: %s", error)
         return Reply({"error": str(error)}, status_code=status, headers=headers)
-    # the text of a stranger's exception may hold what was sent
-    logger.error(
-        "a request failed: %s", type(error).__name__, exc_info=error if logger.isEnabledFor(logging.DEBUG) else None
-    )
+    logger.error("a request failed: %s", place_of(error))  # a stranger's text may hold what was sent
     return Reply({"error": f"the data plane failed ({type(error).__name__}); its log says where"}, status_code=500)

@@ -23,6 +23,7 @@ from perennial.flows import fleet_sync
 from perennial.flows.champion import bundle_folder
 from perennial.flows.ports import Ports
 from perennial.flows.rollback import rollback_agent
+from perennial.guard.said import kept_text, said_json
 from perennial.ingest.door import Door
 from perennial.serving.batching import BatchLimits
 from perennial.serving.encoders import ServingEncoders
@@ -78,7 +79,7 @@ def services_of(settings: Settings, ports: Ports, *, faults: bool) -> Services:
     metrics, token = Metrics(), settings.data_plane_token
     limits = Limits(token=token.get_secret_value() if token else None)
     store = PostgresServing(Database(settings.app_url(), max_size=4, wait_seconds=STORE_WAIT_SECONDS))
-    recorder = Recorder(store, ports.buffer, metrics)
+    recorder = Recorder(store, ports.buffer, metrics, clean=kept_text)
     gateway = Gateway(
         store=store, source=VerifiedBundles(ports), loader=Components(ports, limits), recorder=recorder, metrics=metrics,
         instance=f"{socket.gethostname()}:{settings.data_plane_port}", faults=Faults(enabled=faults),
@@ -86,7 +87,7 @@ def services_of(settings: Settings, ports: Ports, *, faults: bool) -> Services:
         carry_out=partial(_carry_out, ports),
     )  # fmt: skip
     return Services(
-        gateway=gateway, metrics=metrics, outcomes=Outcomes(store, recorder, ports.buffer, metrics),
+        gateway=gateway, metrics=metrics, outcomes=Outcomes(store, recorder, ports.buffer, metrics, said_json),
         intake=Intake(ports.buffer, Door(ports.buffer)), roll_back=partial(_roll_back, ports),
         reports=Reports(ports.rollouts.report),
         limits=limits,

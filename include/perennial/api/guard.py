@@ -16,7 +16,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from perennial.api.body import Reply
-from perennial.asgi import read_body, replay
+from perennial.asgi import is_no_request, read_body, replay
 from perennial.errors import NotConfigured
 
 PUBLIC = frozenset({"/healthz"})
@@ -68,12 +68,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
+        if await is_no_request(self._app, scope, receive, send):
             return
         refusal = self._refusal(scope)
         if refusal is not None:

@@ -1,13 +1,21 @@
-"""Writing a decision down once, by a task that may be killed at any moment and run again."""
+"""Writing a decision down once, by a task that may be killed at any moment and run again.
+
+The look and the entry are no single transaction: these are for steps that one process carries out at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from perennial.audit.log import AuditLog
+from perennial.audit.log import AuditLog, Entry
 
 NEWEST = 200  # entries of the agent in which that of a killed try is looked for
+
+
+def is_written(log: AuditLog, agent: str, actions: Collection[str], about: Callable[[Entry], bool]) -> bool:
+    """Whether one of these actions is among the agent's newest entries, about the very thing."""
+    return any(one.action in actions and about(one) for one in log.entries(agent, NEWEST))
 
 
 def append_once(
@@ -15,15 +23,14 @@ def append_once(
 ) -> bool:
     """Write one decision unless it is among the agent's newest ones already; True when it was written now.
 
-    A decision is the same when action and subject are. For steps that only one process carries out at a time: the look and
-    the entry are no single transaction.
+    A decision is the same when action and subject are.
 
     >>> from perennial.audit.log import MemoryAuditLog
     >>> log = MemoryAuditLog()
     >>> [append_once(log, actor="perennial", action="registered", agent="scout", subject="1.0.1") for _ in range(2)]
     [True, False]
     """
-    if any((one.action, one.subject) == (action, subject) for one in log.entries(agent, NEWEST)):
+    if is_written(log, agent, {action}, lambda one: one.subject == subject):
         return False
     log.append(actor=actor, action=action, agent=agent, subject=subject, detail=detail)
     return True

@@ -5,6 +5,7 @@ Every Airflow process imports this, so the pages themselves are imported by the 
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -34,6 +35,7 @@ def site() -> Site:
     from perennial.bridge.dag_switch import AirflowDags
     from perennial.pages.overview import PostgresOverview
     from perennial.pages.page import Site as Made
+    from perennial.pages.roles import mistaken_grants
     from perennial.settings import load_settings
     from perennial.storage.database import Database
 
@@ -42,11 +44,14 @@ def site() -> Site:
     with _guard:
         if url not in _pools:
             _pools[url] = Database(url, max_size=4)
+            for mistake in mistaken_grants(settings.pages_grants):
+                logger.error("%s", mistake)
     return Made(ports=wiring.ports(settings), overview=PostgresOverview(_pools[url]), dags=AirflowDags())
 
 
 _guard = threading.Lock()
 _pools: dict[str, Any] = {}
+logger = logging.getLogger(__name__)
 
 
 class LazyPages:

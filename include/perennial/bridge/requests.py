@@ -8,6 +8,7 @@ from uuid import UUID
 
 from perennial.domain.job import JobRequest
 from perennial.domain.words import Mode, Reason
+from perennial.guard.said import said
 
 
 def request_of(agent: str, context: Mapping[str, Any]) -> JobRequest:
@@ -36,7 +37,7 @@ def build_request(
     return JobRequest(
         agent=agent, run_id=run_id, reason=reason, mode=Mode(params.get("mode") or Mode.AUTO),
         force=bool(params.get("force", False)), requested_by=user or "perennial",
-        why=str(params.get("why") or ""), overrides=dict(params.get("overrides") or {}), job_id=UUID(job_id) if job_id else None,
+        why=said(str(params.get("why") or "")), overrides=dict(params.get("overrides") or {}), job_id=UUID(job_id) if job_id else None,
     )  # fmt: skip
 
 

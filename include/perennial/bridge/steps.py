@@ -113,10 +113,11 @@ def decide_if_asked(agent: str, context: Any) -> None:
     if decision is RolloutDecision.NONE:
         return
     from perennial.flows.decide import decide
+    from perennial.guard.said import said
 
     done = decide(
         task_ports(), agent, decision, actor=str(context["dag_run"].triggering_user_name or ""),
-        reason=str(form.get("reason") or ""), version=str(form.get("version") or ""),
+        reason=said(str(form.get("reason") or "")), version=str(form.get("version") or ""),
     )  # fmt: skip
     note_run(context, done["note"])
     raise AirflowSkipException(done["note"])

@@ -44,7 +44,9 @@ def who(actor: str) -> str:
 
 
 def why(reason: str, example: str = "wrong answers about sports") -> str:
-    """The reason given; BadParameter, with an example of one, without."""
+    """The reason given, without personal data; BadParameter, with an example of one, without."""
     if not reason.strip():
         raise typer.BadParameter(f"say why: --reason '{example}'")
-    return reason
+    from perennial.guard.said import said
+
+    return said(reason)

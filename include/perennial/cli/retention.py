@@ -84,7 +84,7 @@ def _decide(agent: str, version: str, *, held: bool, reason: str, actor: str) ->
     state = "held" if held else "not held"
     if changed:
         action = "retention_hold" if held else "retention_release"
-        ports.audit.append(actor=person, action=action, agent=agent, subject=version, detail={"why": reason})
+        ports.audit.append(actor=person, action=action, agent=agent, subject=version, detail={"why": told})
     typer.echo(f"{agent} {version} is {state}" + ("" if changed else " already"))
 
 

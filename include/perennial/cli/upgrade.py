@@ -48,11 +48,12 @@ def upgrade(
     applied = flow.upgrade(tables, settings.owner_url(), wait=wait, tell=say)
     if applied:
         from perennial.audit.log import PostgresAuditLog
+        from perennial.guard.said import said
         from perennial.storage.database import Database
 
         names = {one.name: list(one.pending) for one in applied}
         PostgresAuditLog(Database(settings.app_url(), max_size=1)).append(
-            actor=who(actor), action="upgraded", detail={"applied": names, "why": reason}
+            actor=who(actor), action="upgraded", detail={"applied": names, "why": said(reason)}
         )
     if json:
         _tell(applied, json)

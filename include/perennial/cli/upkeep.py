@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated
 
 import typer
+
+from perennial.cli.common import who, why
 
 _SHOWN = 40  # sources that are named
 
@@ -35,7 +36,6 @@ def held(
 
     What you release is not screened again at its next training; the gates still judge what it makes.
     """
-    from perennial.audit.log import PostgresAuditLog
     from perennial.ingest.aside import drop_held, release_held
     from perennial.settings import load_settings
     from perennial.storage.database import Database
@@ -54,10 +54,7 @@ def held(
         return
     if release and drop:
         raise typer.BadParameter("choose --release or --drop")
-    database, actor = Database(settings.app_url()), getpass.getuser()
-    count = release_held(database, agent) if release else drop_held(database, agent, actor)
-    verb = "released" if release else "dropped"
-    PostgresAuditLog(database).append(
-        actor=actor, action=f"held_{verb}", agent=agent, subject=agent, detail={"rows": count, "reason": reason}
-    )
-    typer.echo(f"{verb} {count} rows of {agent}")
+    database, actor = Database(settings.app_url()), who("")
+    decide = release_held if release else drop_held
+    count = decide(database, agent, actor, why(reason) if reason.strip() else "")
+    typer.echo(f"{'released' if release else 'dropped'} {count} rows of {agent}")

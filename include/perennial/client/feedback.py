@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perennial.domain.words import JSON, TaskKind
+from perennial.ingest.plain_words import is_plain
 from perennial.rollout.agreement import agrees, correctness
 
 UNSURE = 0.6  # an answer with more uncertainty than this is kept
@@ -43,11 +44,17 @@ def worth(kind: TaskKind, predicted: JSON, actual: JSON, uncertainty: float) -> 
     return Worth(uncertainty=uncertainty, importance=importance, kept=uncertainty > UNSURE or importance > IMPORTANT)
 
 
+def _shown(value: JSON) -> str:
+    """An answer within a note, where a detector has no context to know a bare number or address by."""
+    text = str(value)[:2000]
+    return text if is_plain(text) else "(left out)"
+
+
 def correction_note(incorrect: JSON, correct: JSON, explanation: str = "") -> str:
     """The feedback text of a correction, as the predecessor wrote it, with the explanation behind.
 
     >>> correction_note("sports", "world", "It is about an election.")
     "Corrected from 'sports' to 'world'. It is about an election."
     """
-    note = f"Corrected from '{str(incorrect)[:2000]}' to '{str(correct)[:2000]}'"
+    note = f"Corrected from '{_shown(incorrect)}' to '{_shown(correct)}'"
     return f"{note}. {explanation}" if explanation else note

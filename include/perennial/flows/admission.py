@@ -6,16 +6,18 @@ What another version of the redactor made is redacted again here, before it is t
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from perennial.domain.redaction import ScanCache
 from perennial.domain.words import JSON, TaskKind
-from perennial.errors import GuardUnavailable, NotConfigured
+from perennial.errors import GuardError, GuardUnavailable, NotConfigured
 from perennial.fleet.agent import Agent
 from perennial.flows.ports import Ports
+from perennial.flows.quiet import quiet
 from perennial.guard.edits import realigned
-from perennial.guard.records import check_record
+from perennial.guard.records import RecordReason, check_record
 from perennial.guard.redactor import Redaction, Redactor, redactor_for
 from perennial.ingest.admit import Admission, Admitted, Refused
 
@@ -26,6 +28,7 @@ IN_BACKGROUND = 120.0
 _FLUSH = 1000  # texts found clean that wait to be remembered
 
 
+@quiet
 def admit_agent(ports: Ports, agent_name: str, *, background: bool = False) -> dict[str, Any]:
     """Admit every raw row of one agent; returns counts by outcome. Safe to run twice at once and again after a kill.
 
@@ -35,7 +38,7 @@ def admit_agent(ports: Ports, agent_name: str, *, background: bool = False) -> d
     agent = ports.fleet().agent(agent_name)
     cleared = ports.redaction_tasks.cleared(agent_name) if ports.redaction_tasks is not None else {}
     look = Examiner(agent, scans=ports.scans, cleared=cleared)
-    outcome = admission.run(agent_name, look, look.ahead)
+    outcome = admission.run(agent_name, look, look.ahead, personal(agent))
     again = _again(admission, agent, look, background)
     look.flush()
     released = {
@@ -51,6 +54,25 @@ def admit_agent(ports: Ports, agent_name: str, *, background: bool = False) -> d
 def admittable(ports: Ports, agents: Sequence[str]) -> list[str]:
     """Those of the agents for which ``admit_agent`` has anything to do, in their order; one statement for all."""
     return _admission(ports).waiting(agents)
+
+
+def personal(agent: Agent) -> Callable[[str], bool]:
+    """Whether a model's answer that came along is no label but personal data; true when no detector can look."""
+    known = frozenset(label for task in agent.tasks for label in task.labels or ())
+
+    @lru_cache(maxsize=1024)
+    def holds(text: str) -> bool:
+        try:
+            return text not in known and _is_personal(redactor_for(names=agent.redact_names), text)
+        except GuardError:
+            return True
+
+    return holds
+
+
+def _is_personal(redactor: Redactor, word: str) -> bool:
+    """Whether a label holds what a detector is sure of: a label is one word without a sentence around it."""
+    return any(span.sure for span in redactor.find(word))
 
 
 def _admission(ports: Ports) -> Admission:
@@ -89,7 +111,13 @@ class Examiner:
         """The record, checked and redacted."""
         spec = self._agent.task(task)
         reason = check_record(text, expected, kind=spec.kind, labels=spec.labels, max_length=spec.max_length)
-        return Refused(reason=reason) if reason is not None else self.redact(task, text, expected, feedback)
+        if reason is not None:
+            return Refused(reason=reason)
+        if isinstance(expected, str) and spec.labels is None and _is_personal(self._redactor, expected):
+            return Refused(
+                reason=RecordReason.LABEL_FORM
+            )  # a label that the agent does not declare, and a person's data
+        return self.redact(task, text, expected, feedback)
 
     def redact(self, task: str, text: str, expected: JSON, feedback: str | None) -> Admitted:
         """The record redacted. In notes and labels a find that is not sure is replaced without asking anybody."""

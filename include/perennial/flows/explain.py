@@ -114,6 +114,11 @@ class Look:
     reason: str
 
 
+def look_of(row: Mapping[str, Any]) -> Look:
+    """A look as the store of rollouts keeps it, without its evidence."""
+    return Look(at=row["at"], state=row["state"], step=row["step"], action=row["action"], reason=row["reason"])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rolled:
     """One rollout: its frozen steps, what was seen, how it stands or ended."""
@@ -393,10 +398,7 @@ def _rolled(ports: Ports, row: RolloutRow) -> Rolled:
     return Rolled(
         id=row.id, run_id=row.run_id, previous=row.previous, steps=row.plan.steps, state=row.state.value,
         reason=row.reason, started_at=row.started_at, full_at=row.full_at, ended_at=row.ended_at,
-        looks=tuple(
-            Look(at=look["at"], state=look["state"], step=look["step"], action=look["action"], reason=look["reason"])
-            for look in ports.rollouts.looks(row.id)
-        ),
+        looks=tuple(look_of(look) for look in ports.rollouts.looks(row.id)),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from perennial.events.drop_folder import DropFolder
 from perennial.flows.admission import admit_agent, admittable
 from perennial.flows.fleet_sync import sync
 from perennial.flows.ports import Ports
+from perennial.flows.quiet import quiet
 from perennial.ingest.drain import drain as drain_source
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ def sources(ports: Ports) -> list[str]:
     return ["inbox"] if ports.settings.inbox is not None and DropFolder(ports.settings.inbox).waiting() else []
 
 
+@quiet
 def drain(ports: Ports, source: str) -> dict[str, Any]:
     """Bring one source's records into the buffer, each once, with its position stored beside the rows."""
     if source != "inbox" or ports.settings.inbox is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -85,15 +85,16 @@ def freeze(ports: Ports, member: Member, job_id: UUID, attempt: int) -> Agent:
 
     A later attempt of the job goes on with what its first one froze.
     """
-    if FROZEN not in ports.buffer.job(job_id).config:
+    records = ports.buffer.job(job_id).config.get(FROZEN)
+    if records is None:
         records = [one.as_record(member.as_declared) for one in member.overrides]
         ports.buffer.update_job_record(job_id, attempt, config={FROZEN: records})
-    return _as_claimed(ports, member, job_id).agent
+    return _with_frozen(member, records).agent
 
 
 def member_of(ports: Ports, ref: BatchRef) -> Member:
     """The member of a claim with the overrides that held when it was claimed, not those of now."""
-    return _as_claimed(ports, ports.fleet().member(ref.agent), ref.job_id)
+    return _with_frozen(ports.fleet().member(ref.agent), frozen_overrides(ports, ref.job_id))
 
 
 def agent_of(ports: Ports, ref: BatchRef) -> Agent:
@@ -106,8 +107,8 @@ def frozen_overrides(ports: Ports, job_id: UUID) -> list[dict[str, Any]]:
     return list(ports.buffer.job(job_id).config.get(FROZEN) or [])
 
 
-def _as_claimed(ports: Ports, member: Member, job_id: UUID) -> Member:
-    values: dict[str, JSON] = {one["key"]: one["value"] for one in frozen_overrides(ports, job_id)}
+def _with_frozen(member: Member, records: Iterable[dict[str, Any]]) -> Member:
+    values: dict[str, JSON] = {one["key"]: one["value"] for one in records}
     return replace(member, agent=applied(member.as_declared, values), declared=member.as_declared)
 
 

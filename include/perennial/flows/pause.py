@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perennial.domain.words import GateAction, Reason, RolloutState
 from perennial.errors import RolloutError
+from perennial.fleet.agent import Agent
 from perennial.fleet.budget import Spent, overspent
 from perennial.flows.ports import Ports
 from perennial.rollout.breaker import Ended, Pause, pause
@@ -15,10 +16,10 @@ _SERVES = frozenset({RolloutState.BAKING, RolloutState.DONE})
 
 def pause_of(ports: Ports, agent: str) -> Pause | None:
     """The open circuit breaker of an agent, or None. Reads its newest gate reports and rollouts: constant time."""
-    members = [member.agent for member in ports.fleet().members if member.agent.name == agent]
-    if not members or members[0].breaker.refused <= 0:
+    declared = _declared(ports, agent)
+    if declared is None or declared.breaker.refused <= 0:
         return None
-    settings = members[0].breaker
+    settings = declared.breaker
     return pause(
         [*_held(ports, agent, settings.refused), *_rolled_out(ports, agent, settings.refused)], refused=settings.refused,
         window_seconds=settings.window_seconds, now=ports.rollouts.now(), reset=ports.rollouts.breaker_reset(agent),
@@ -27,11 +28,11 @@ def pause_of(ports: Ports, agent: str) -> Pause | None:
 
 def overspent_of(ports: Ports, agent: str, *, urgent: bool = False) -> str | None:
     """One line when the agent's training budget is spent (``urgent``: for corrections too), or None. Constant time without one."""
-    members = [member.agent for member in ports.fleet().members if member.agent.name == agent]
-    if not members or not members[0].budget.limited:
+    declared = _declared(ports, agent)
+    if declared is None or not declared.budget.limited:
         return None
     day, week = ports.jobs.training_seconds(agent)
-    return overspent(members[0].budget, Spent(day=day, week=week), urgent=urgent)
+    return overspent(declared.budget, Spent(day=day, week=week), urgent=urgent)
 
 
 def waits(ports: Ports, agent: str, reason: Reason) -> str | None:
@@ -42,6 +43,11 @@ def waits(ports: Ports, agent: str, reason: Reason) -> str | None:
     if reason in BUDGETED or reason is Reason.CORRECTION:
         return overspent_of(ports, agent, urgent=reason is Reason.CORRECTION)
     return None
+
+
+def _declared(ports: Ports, agent: str) -> Agent | None:
+    """The agent as it counts now, or None when the fleet does not know it (any more)."""
+    return next((member.agent for member in ports.fleet().members if member.agent.name == agent), None)
 
 
 def _held(ports: Ports, agent: str, enough: int) -> list[Ended]:

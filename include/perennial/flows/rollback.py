@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from perennial.errors import RolloutError
+from perennial.audit.once import is_written
+from perennial.domain.model import SemanticVersion
+from perennial.errors import RolloutError, UnknownAgent
 from perennial.flows.champion import bundle_folder
 from perennial.flows.ports import Ports
 from perennial.flows.retention import check_files_are_there
@@ -25,6 +27,15 @@ def rollback_agent(ports: Ports, agent: str, *, actor: str, reason: str, version
     that ``rollout_watch`` does. Raises RolloutError when there is no such version, FilesRemoved when retention took its files,
     UntrustedBundle when its bytes do not agree with the ledger.
     """
+    if ports.ledger.champion(agent) is None and agent not in ports.fleet().names:
+        raise UnknownAgent(
+            agent, list(ports.fleet().names)
+        )  # before anything is locked or written under a stranger's words
+    if version is not None:
+        try:
+            SemanticVersion.parse(version)
+        except ValueError:  # not repeated: what is no version may be anything
+            raise RolloutError(f"this is no version of {agent}; `perennial models {agent}` lists them") from None
     killed = _killed(ports, agent, actor, reason, version)
     if killed:
         for row in killed:
@@ -108,5 +119,4 @@ def _audit(
 
 
 def _audited(ports: Ports, row: RolloutRow) -> bool:
-    entries = ports.audit.entries(row.agent, 200)
-    return any(one.action == "rollback" and row.id in one.detail.get("rollouts", ()) for one in entries)
+    return is_written(ports.audit, row.agent, {"rollback"}, lambda one: row.id in one.detail.get("rollouts", ()))

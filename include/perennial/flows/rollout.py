@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
+from perennial.audit.once import is_written
 from perennial.domain.model import Predictor
 from perennial.domain.verdict import RolloutVerdict
 from perennial.domain.words import Parked, RolloutAction, RolloutState
@@ -16,6 +17,7 @@ from perennial.flows.champion import bundle_folder, champion_folder
 from perennial.flows.live_evidence import beside, refused_by_gateway
 from perennial.flows.permission import require_served_permission
 from perennial.flows.ports import Ports
+from perennial.registry.rows import Alias
 from perennial.rollout.freeze import frozen, windows_of
 from perennial.rollout.machine import Plan
 from perennial.rollout.rows import RolloutRow
@@ -26,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 ACTOR = "perennial"
 PARKED = "parked"  # no verdict: the rollout waits for a person or for the end of a freeze window
+_MOVES = 50  # newest moves of an agent's aliases in which a promotion is looked for
 REVERSALS = frozenset({"reverted", "bake_reverted", "rollout_aborted"})  # actions that one revert is audited as
-_AUDITED = 200  # newest entries in which the entry of a step that was killed is looked for
 
 
 def verify(ports: Ports, agent: str, run_id: str) -> dict[str, Any] | None:
@@ -236,7 +238,8 @@ def full(ports: Ports, ref: dict[str, Any]) -> dict[str, Any]:
         # reads no bytes: gateways verified those that they loaded
         _refuse_unless(ports, row, require_served_permission)
         row = ports.rollouts.promote_full(row.id, actor=ACTOR, reason=f"rollout {row.id} met its plan")
-    audit_once(ports, row, {"promoted"}, action="promoted", actor=ACTOR, detail={})
+    actor, detail = _promoted_by(ports, row)
+    audit_once(ports, row, {"promoted"}, action="promoted", actor=actor, detail=detail)
     align_targets(ports, row.agent)
     note = f"{row.agent} {row.version} serves everything" + (
         f"; {row.previous} stays hot for the bake" if row.previous else ""
@@ -282,8 +285,17 @@ def audit_once(
 
 
 def _audited(ports: Ports, row: RolloutRow, words: Collection[str]) -> bool:
-    entries = ports.audit.entries(row.agent, _AUDITED)
-    return any(one.action in words and one.detail.get("rollout") == row.id for one in entries)
+    return is_written(ports.audit, row.agent, words, lambda one: one.detail.get("rollout") == row.id)
+
+
+def _promoted_by(ports: Ports, row: RolloutRow) -> tuple[str, dict[str, Any]]:
+    """Who made it the champion, and what the audit entry says of it: a person whose promotion was killed before its entry stands in
+    the alias's move, which is written with the promotion."""
+    moves = ports.ledger.moves(row.agent, _MOVES)
+    move = next((one for one in moves if one.alias is Alias.CHAMPION and one.version == row.version), None)
+    if move is None or move.actor == ACTOR:
+        return ACTOR, {}
+    return move.actor, {"why": move.reason.removeprefix(f"promoted by {move.actor}: "), "by_hand": True}
 
 
 def flag(ports: Ports, row: RolloutRow, reason: str) -> None:

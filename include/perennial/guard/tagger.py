@@ -40,8 +40,7 @@ class Tagger:
         import torch
         from safetensors.numpy import load
 
-        content = file.read_bytes()
-        manifest = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        content, manifest = file.read_bytes(), _manifest(file)
         if hashlib.sha256(content).hexdigest() != manifest["weights"]:
             raise GuardUnavailable(f"{file.name} is not the file that its manifest names; install the package again")
         # numpy widens the numbers: torch would start threads for it, which a fork of this process does not survive
@@ -125,6 +124,15 @@ class Tagger:
             for (start, end), score in zip(places, scores, strict=True)
             if score >= FAINT and text[start:end] != masked
         )
+
+
+def weights() -> str:
+    """The digest of the shipped head, from its manifest; loads no model."""
+    return str(_manifest(FILE)["weights"])
+
+
+def _manifest(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.with_suffix(".json").read_text(encoding="utf-8")))
 
 
 @lru_cache(maxsize=1)

@@ -67,6 +67,9 @@ Examine: TypeAlias = Callable[[str, str, JSON, "str | None"], Admitted | Refused
 Ahead: TypeAlias = Callable[[Sequence[str]], None]
 """Told the texts of a batch before they are examined one by one."""
 
+Personal: TypeAlias = "Callable[[str], bool]"
+"""Whether a short text, such as a model's answer, holds personal data."""
+
 Look: TypeAlias = Callable[[UUID, str, str, JSON, "str | None"], Admitted | Refused]
 
 
@@ -88,6 +91,16 @@ class AdmitOutcome:
 _STALE_TRAINED = ("stale_trained_below", "stale_trained_above")
 
 
+def is_personal(answer: JSON, personal: Personal) -> bool:
+    """Whether a model's answer is a text that ``personal`` objects to."""
+    return isinstance(answer, str) and personal(answer)
+
+
+def never(text: str) -> bool:
+    """Nothing is personal: for twins and trials that know their texts."""
+    return False
+
+
 class Admission:
     """Admits rows with the ``admit`` role. Two at once share the work; a kill loses and repeats nothing."""
 
@@ -96,8 +109,12 @@ class Admission:
     def __init__(self, database: Database, *, batch: int = 100) -> None:
         self._database, self._batch = database, batch
 
-    def run(self, agent: str, examine: Examine, ahead: Ahead | None = None) -> AdmitOutcome:
+    def run(
+        self, agent: str, examine: Examine, ahead: Ahead | None = None, personal: Personal = never
+    ) -> AdmitOutcome:  # fmt: skip
         """Admit every waiting row of the agent, a batch per transaction, also those that waited for an absent guard.
+
+        A model's answer that ``personal`` objects to is taken off its row.
 
         An examiner that raises GuardUnavailable sends the rest of the waiting rows to quarantine without asking again;
         the next run looks at them anew. Any other exception quarantines its row alone: one text cannot stop the rest.
@@ -106,7 +123,7 @@ class Admission:
         totals = {"admitted": 0, "unlabelled": 0, "quarantined": 0, "unavailable": 0, "unsure": 0}
         look = guarded(examine)
         for statement in ("take_urgent", "take_raw", "take_unlabelled"):
-            while self._one_batch(agent, statement, look, totals, ahead):
+            while self._one_batch(agent, statement, look, totals, ahead, personal):
                 pass
         if totals["unavailable"]:
             logger.error("the guard of %s was away: %s rows wait in quarantine", agent, totals["unavailable"])
@@ -169,7 +186,7 @@ class Admission:
         return len(rows)
 
     def _one_batch(
-        self, agent: str, statement: str, look: Look, totals: dict[str, int], ahead: Ahead | None
+        self, agent: str, statement: str, look: Look, totals: dict[str, int], ahead: Ahead | None, personal: Personal
     ) -> int:  # fmt: skip
         with self._database.connection() as connection:
             rows = connection.execute(self._sql[statement], {"agent": agent, "limit": self._batch}).fetchall()
@@ -179,7 +196,11 @@ class Admission:
                 (row, look(*(row[name] for name in _ASKED))) for row in rows
             ]
             refused = [(row, answer) for row, answer in found if isinstance(answer, Refused)]
-            accepted = [self._stored(row, answer) for row, answer in found if isinstance(answer, Admitted)]
+            accepted = [
+                self._stored(row, answer) | {"hide_predicted": is_personal(row["predicted_output"], personal)}
+                for row, answer in found
+                if isinstance(answer, Admitted)
+            ]
             with connection.cursor() as cursor:
                 cursor.executemany(self._sql["admitted"], accepted)
             self._ask(connection, agent, [(row, answer) for row, answer in found if isinstance(answer, Admitted)])

@@ -279,21 +279,30 @@ def _key_values(key: AsideKey) -> dict[str, str]:
     return {"state": key.state.value, "task": key.task, "code": key.code}
 
 
-def release_held(database: Database, agent: str) -> int:
+def release_held(database: Database, agent: str, actor: str, reason: str = "") -> int:
     """Let the agent's held rows (two refused trainings) be claimed again, and the holdout rows that came with them judge again.
 
-    Returns how many rows changed. Rows of a too rare label keep waiting.
+    Returns how many rows changed; the audit says so in the same transaction. Rows of a too rare label keep waiting.
     """
-    with database.connection() as connection:
-        return connection.execute(load("perennial.ingest", _FILE)["release_held"], {"agent": agent}).rowcount
+    return _decide_held(database, "release_held", "held_released", agent, actor, reason)
 
 
-def drop_held(database: Database, agent: str, actor: str) -> int:
+def drop_held(database: Database, agent: str, actor: str, reason: str = "") -> int:
     """Take the agent's held rows out of training for good, and the holdout rows that came with them out of evaluation.
 
-    They stay in the books as evicted. Returns how many.
+    They stay in the books as evicted. Returns how many; the audit says so in the same transaction.
     """
+    return _decide_held(database, "drop_held", "held_dropped", agent, actor, reason)
+
+
+def _decide_held(database: Database, statement: str, action: str, agent: str, actor: str, reason: str) -> int:
+    from psycopg.types.json import Jsonb
+
     with database.connection() as connection:
-        return connection.execute(
-            load("perennial.ingest", _FILE)["drop_held"], {"agent": agent, "actor": actor}
+        count = connection.execute(
+            load("perennial.ingest", _FILE)[statement], {"agent": agent, "actor": actor}
         ).rowcount
+        entry = {"actor": actor, "action": action, "agent": agent, "subject": agent}
+        detail = Jsonb({"rows": count, "reason": reason})
+        connection.execute(load("perennial.audit")["append"], {**entry, "detail": detail})
+    return count

@@ -14,6 +14,7 @@ from perennial.errors import InvalidExample
 from perennial.events.source import Batch, EventSource, Position, RawRecord
 from perennial.ingest.buffer import BufferStore
 from perennial.ingest.door import Door
+from perennial.ingest.plain_words import is_plain
 from perennial.ingest.results import Offset, Rejection
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,11 @@ def drain(source: EventSource, buffer: BufferStore, *, door: Door | None = None,
     for batch in source.poll(position_of, size=size):
         examples, rejected = _sort(batch, door)
         offset = Offset(
-            source=batch.source, part=batch.part, position=batch.position, digest=batch.name, finished=batch.finished
+            source=batch.source,
+            part=batch.part,
+            position=batch.position,
+            digest=_shown(batch.name),
+            finished=batch.finished,
         )
         result = buffer.add_many(examples, offsets=offset, rejected=rejected)
         source.settle(batch)
@@ -70,9 +75,14 @@ def drain(source: EventSource, buffer: BufferStore, *, door: Door | None = None,
             first = rejected[0]
             logger.warning(
                 "%s: %s of %s records rejected, the first at %s: %s %s",
-                batch.name, len(rejected), len(batch.records), first.position, first.field, first.reason,
+                _shown(batch.name), len(rejected), len(batch.records), first.position, first.field, first.reason,
             )  # fmt: skip
     return DrainResult(**totals)
+
+
+def _shown(name: str) -> str:
+    """The name of a part, unless it may hold personal data: the part's digest stands beside it."""
+    return name if is_plain(name) else "a part with a number or an address in its name"
 
 
 def _sort(batch: Batch, door: Door) -> tuple[list[Example], list[Rejection]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,13 +19,17 @@ from perennial.ingest.admit import (
     Admitted,
     Ahead,
     Examine,
+    Personal,
     Refused,
     guarded,
+    is_personal,
     kinds_of,
+    never,
 )
 from perennial.ingest.digests import share
 from perennial.ingest.memory_origins import MemoryOrigins
 from perennial.ingest.memory_rows import Asked, MemoryState, Row, content_digest, digest_of, now
+from perennial.ingest.plain_words import plain_example, plain_task
 from perennial.ingest.postgres_intake import is_correction, rounds_of, warn_of_eviction
 from perennial.ingest.postgres_jobs import WITH_HELD_BATCH
 from perennial.ingest.results import (
@@ -132,6 +137,8 @@ class MemoryBuffer(MemoryOrigins):
         plain = known and labelled and not correction and not overtaken and example.priority <= Priority.MEDIUM
         own_answer = self_labelled(example.source, example.expected_output, example.predicted_output)
         state = State.RAW if labelled else State.UNLABELLED
+        example = plain_example(example, self.state.salt)
+        task = task if known else plain_task(task, self.state.salt)
         row = Row(
             number=len(self.state.rows) + 1, example=example, task=task, correction=correction,
             state=State.QUARANTINED if not known else State.SUPERSEDED if overtaken else state,
@@ -377,7 +384,9 @@ class MemoryAdmission:
         with self._state.lock:
             return [agent for agent in agents if any(_may_move(row) for row in self._state.of(agent))]
 
-    def run(self, agent: str, examine: Examine, ahead: Ahead | None = None) -> AdmitOutcome:
+    def run(
+        self, agent: str, examine: Examine, ahead: Ahead | None = None, personal: Personal = never
+    ) -> AdmitOutcome:  # fmt: skip
         """Admit every waiting row of the agent."""
         self.release(agent)
         look = guarded(examine)
@@ -392,6 +401,8 @@ class MemoryAdmission:
                     answer = look(one.example_id, row.task, one.input_text, one.expected_output, one.user_feedback)
                     totals[self._settle(row, answer)] += 1
                     totals["unsure"] += isinstance(answer, Admitted) and bool(answer.doubts)
+                    if isinstance(answer, Refused) or is_personal(one.predicted_output, personal):
+                        row.example = replace(one, predicted_output=None)
                     totals["unavailable"] += isinstance(answer, Refused) and answer.reason == GUARD_AWAY
             self._state.add_to_counter(agent, "quarantined", totals["quarantined"])
         return AdmitOutcome(**totals)

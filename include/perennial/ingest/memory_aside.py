@@ -97,18 +97,7 @@ class MemoryAside:
         for winner in sorted((row for row in released if row.correction), key=lambda row: -row.number):
             if winner.state is State.SUPERSEDED:
                 continue  # a newer correction of the same input was released with it
-            for row in self._state.rows:
-                if (
-                    row.input_digest != winner.input_digest
-                    or row.number >= winner.number
-                    or row.superseded_by is not None
-                ):
-                    continue
-                if row.state in (State.CLAIMED, State.TRAINED):
-                    row.superseded_by = winner.example.example_id
-                elif row.state in (State.RAW, State.READY, State.UNLABELLED, State.HELD):
-                    row.superseded_by = winner.example.example_id
-                    row.state, row.reason = State.SUPERSEDED, "corrected"
+            self._state.supersede(winner)
 
     def _follows(self, order: AsideOrder) -> list[Row]:
         return [

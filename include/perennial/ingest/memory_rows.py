@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -103,6 +104,7 @@ class MemoryState:
     """All that the in-memory buffer holds."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
+    salt: bytes = field(default_factory=lambda: os.urandom(32))
     rows: list[Row] = field(default_factory=list)
     agents: dict[str, dict[str, Any]] = field(default_factory=dict)  # the records of sync_agents, with "active"
     counters: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -141,9 +143,10 @@ class MemoryState:
         return None
 
     def supersede(self, winner: Row) -> None:
-        """A correction outranks every older row of its input."""
+        """A correction outranks every older row of its input; one that is released later does not outrank what came after it."""
         for row in self.rows:
-            if row is winner or row.input_digest != winner.input_digest or row.superseded_by is not None:
+            newer = row.number >= winner.number
+            if newer or row.input_digest != winner.input_digest or row.superseded_by is not None:
                 continue
             if row.state in (State.CLAIMED, State.TRAINED):
                 row.superseded_by = winner.example.example_id

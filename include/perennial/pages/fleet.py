@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from perennial.fleet.agent import Agent
@@ -29,7 +29,7 @@ from perennial.pages.layout import (
     when,
     why,
 )
-from perennial.pages.overview import Overview, Score, Standing, Tally
+from perennial.pages.overview import MOST, Overview, Score, Standing, Tally
 from perennial.pages.page import Action, Asked, Page, Site
 from perennial.pages.roles import Role
 
@@ -184,6 +184,7 @@ def _table(rows: Sequence[AgentRow], asked: Asked) -> Html:
 
 def _cells(row: AgentRow, asked: Asked) -> tuple[Child | Cell, ...]:
     standing = row.standing
+    aside = asked.to("/quarantine", agent=standing.agent)
     last = next((one.score for one in reversed(standing.trend) if one.score is not None and not one.refused), None)
     return (
         Cell(shown=_agent(row, asked), key=row.name),
@@ -192,7 +193,7 @@ def _cells(row: AgentRow, asked: Asked) -> tuple[Child | Cell, ...]:
         Cell(shown=_score(row.name, standing.trend), key=last if last is not None else -1),
         Cell(shown=_verdict(standing, asked), key=standing.verdict.at.timestamp() if standing.verdict else 0),
         Cell(
-            shown=join(_buffer(standing.tallies), _unsure(row, asked)),
+            shown=join(_buffer(standing.tallies, aside), _unsure(row, asked)),
             key=sum(one.rows for one in standing.tallies if one.state in _WAITING),
         ),
         Cell(shown=_due(row), key=_due_words(row)[0]),
@@ -257,7 +258,19 @@ def _verdict(standing: Standing, asked: Asked) -> Html:
     )
 
 
-def _buffer(tallies: Sequence[Tally]) -> Html:
+def _rows(tally: Tally) -> str:
+    """Exact, or that there are more: where the agent's rows of a state are too many to count, a task's number is no more than a hint.
+
+    >>> _rows(Tally(task="topic", state="ready", rows=24, more=True)), _rows(Tally(task="topic", state="held", rows=24, more=False))
+    ('24 or more', '24')
+    """
+    if not tally.more:
+        return count(tally.rows)
+    return f"more than {count(MOST)}" if tally.rows >= MOST else f"{count(tally.rows)} or more"
+
+
+def _buffer(tallies: Sequence[Tally], aside: str) -> Html:
+    """Counts by task and state; those that wait for a person lead to ``aside``."""
     tasks = sorted({tally.task for tally in tallies})
     if not tasks:
         return el("span", "empty", class_="none")
@@ -269,8 +282,10 @@ def _buffer(tallies: Sequence[Tally]) -> Html:
         for state in order:
             if state in mine:
                 tally = mine[state]
-                parts += [" · " if parts else None, el("span", f"{count(tally.rows)}{'+' if tally.more else ''} {state}",
-                                                       title=_ABOUT[state], class_="aside" if state in _ASIDE else None)]  # fmt: skip
+                shown = el(
+                    "span", f"{_rows(tally)} {state}", title=_ABOUT[state], class_="aside" if state in _ASIDE else None
+                )
+                parts += [" · " if parts else None, el("a", shown, href=aside) if state in _ASIDE else shown]
         lines.append(el("div", el("strong", said(task)), " ", parts, class_="line"))
     return join(lines)
 

@@ -13,7 +13,7 @@ from starlette._utils import get_route_path
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perennial.asgi import read_body, replay
+from perennial.asgi import is_no_request, read_body, replay
 from perennial.errors import AccessRefused
 from perennial.pages.identity import Identify
 
@@ -56,12 +56,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
+        if await is_no_request(self._app, scope, receive, send):
             return
         await self._http(scope, receive, with_headers(send))
 

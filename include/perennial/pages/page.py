@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 from perennial.errors import InvalidExample
 from perennial.flows.ports import Ports
 from perennial.flows.training_switch import Dags
+from perennial.guard.said import said
 from perennial.pages.html import Html
 from perennial.pages.identity import User
 from perennial.pages.overview import Overview
@@ -72,8 +73,8 @@ class Asked:
         return value
 
     def reason(self) -> str:
-        """Why the person does this; every action needs one, since the audit log keeps it."""
-        return self.needed("reason", longest=LONGEST_REASON)
+        """Why the person does this, without personal data; every action needs one, since the audit log keeps it."""
+        return said(self.needed("reason", longest=LONGEST_REASON))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,6 +23,20 @@ class Role(IntEnum):
         return self.name.lower()
 
 
+def mistaken_grants(grants: Mapping[str, str]) -> tuple[str, ...]:
+    """A sentence for each entry of PERENNIAL_PAGES_GRANTS whose word is no role: it locks that user out, and what to write instead.
+
+    >>> mistaken_grants({"ana": "operator", "bo": "admin"})
+    ("PERENNIAL_PAGES_GRANTS: 'admin' of 'bo' is no role, so 'bo' may not read the pages; write nobody, viewer, editor or operator",)
+    """
+    words = [role.word for role in Role]
+    told = f"{', '.join(words[:-1])} or {words[-1]}"
+    return tuple(
+        f"PERENNIAL_PAGES_GRANTS: {word!r} of {user!r} is no role, so {user!r} may not read the pages; write {told}"
+        for user, word in sorted(grants.items()) if word.upper() not in Role.__members__
+    )  # fmt: skip
+
+
 def role_of(user_id: str, standing: Role, grants: Mapping[str, str]) -> Role:
     """The role of a user: what ``grants`` says about the id, else what Airflow lets the user do (``standing``).
 

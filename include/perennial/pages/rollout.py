@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from math import isfinite
 from typing import Any
 
 from perennial.domain.words import Parked, RolloutAction, RolloutDecision, RolloutState
 from perennial.errors import InvalidExample, UnknownAgent
 from perennial.flows.decide import decide
+from perennial.flows.explain import Look, look_of
 from perennial.flows.ports import Ports
 from perennial.flows.rollout import canary_shares
 from perennial.flows.rollout_status import rollout_status
@@ -88,17 +88,6 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LookLine:
-    """One look at traffic that changed something."""
-
-    at: datetime
-    state: str
-    step: int
-    action: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutView:
     """One rollout of one agent. ``live``: it is the agent's newest and not over, so numbers are of now and may be decided on.
 
@@ -117,7 +106,7 @@ class RolloutView:
     because: str = ""
     next: str = ""
     reporters: int | None = None
-    looks: tuple[LookLine, ...] = ()
+    looks: tuple[Look, ...] = ()
     more_looks: int = 0
     recent: tuple[RolloutRow, ...] = ()
 
@@ -158,7 +147,7 @@ def gather(ports: Ports, agent: str, rollout_id: int | None = None) -> RolloutVi
     looks = ports.rollouts.looks(row.id)
     shown |= {
         "row": row,
-        "looks": tuple(_look(one) for one in looks[-LOOKS:][::-1]),
+        "looks": tuple(look_of(one) for one in looks[-LOOKS:][::-1]),
         "more_looks": max(len(looks) - LOOKS, 0),
     }
     if row.id == now["id"] and (row.state in OPEN or row.state is RolloutState.BAKING):
@@ -172,10 +161,6 @@ def gather(ports: Ports, agent: str, rollout_id: int | None = None) -> RolloutVi
         live=False, arms=_arms(evidence, row, champion=row.previous), difference=_difference(evidence, row),
         because=row.reason, **shown,
     )  # fmt: skip
-
-
-def _look(one: Mapping[str, Any]) -> LookLine:
-    return LookLine(at=one["at"], state=one["state"], step=one["step"], action=one["action"], reason=one["reason"])
 
 
 def _arms(evidence: Mapping[str, Any], row: RolloutRow, *, champion: str | None) -> tuple[Arm, ...]:

@@ -261,6 +261,8 @@ def _standing(view: VersionView, found: Explanation, asked: Asked) -> Html:
     pairs.append(
         ("MLflow", join(*(join(one, " · " if number < len(links) - 1 else None) for number, one in enumerate(links))))
     )
+    checks = asked.to("/validation", agent=view.agent, version=found.version)
+    pairs.append(("Checks of its batch", el("a", "Validation", href=checks)))
     back = _back(view, found, asked)
     return section("What it is", facts(pairs), back)
 

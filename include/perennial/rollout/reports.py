@@ -27,8 +27,9 @@ def report_of(fields: Mapping[str, Any], *, key: bytes) -> Report:
     >>> report.kind.value, report.version, len(report.reporter)
     ('wrong', '1.0.1', 16)
     """
-    for name in fields.keys() - _KNOWN:
-        raise InvalidExample(str(name)[:64], "is not taken", "send the right answer as a correction, and no text here")
+    if fields.keys() - _KNOWN:  # not named: whoever puts a text where a field's name belongs would read it in a log
+        told = f"holds a field that is not one of {', '.join(sorted(_KNOWN))}"
+        raise InvalidExample("report", told, "send the right answer as a correction, and no text here")
     agent = _text(fields, "agent" if "agent" in fields else "agent_name")
     kind = _text(fields, "kind")
     if kind not in set(ReportKind):

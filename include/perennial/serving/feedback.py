@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 from uuid import UUID, uuid5
@@ -65,11 +65,21 @@ class Told:
     reason: str | None = None
 
 
+def kept_as_it_is(value: JSON) -> JSON:
+    """Nothing is taken out: for twins and trials that know their answers."""
+    return value
+
+
 class Outcomes:
     """Joins what was true to what was answered; durable when it returns, and safe to repeat."""
 
-    def __init__(self, store: ServingStore, recorder: Recorder, sink: ExampleSink | None, metrics: Metrics) -> None:
+    def __init__(
+        self, store: ServingStore, recorder: Recorder, sink: ExampleSink | None, metrics: Metrics,
+        clean: Callable[[JSON], JSON] = kept_as_it_is,
+    ) -> None:  # fmt: skip
+        """``clean``: what of a true answer may stand in the table of outcomes; the example goes through admission like any other."""
         self._store, self._recorder, self._sink, self._metrics = store, recorder, sink, metrics
+        self._clean = clean
 
     def tell(self, pairs: Sequence[tuple[object, object]], task_of: TaskOf) -> list[Told]:
         """Write outcomes given as (prediction id, actual). Raises StoreUnavailable when not all could be written:
@@ -98,7 +108,9 @@ class Outcomes:
                 wrong = InvalidExample("actual", "is not a number between 0 and 1", "send the true score")
                 results[index] = _rejected(wrong)
                 continue
-            outcomes[index] = _outcome(item.answer, actual, task.kind)
+            outcome = _outcome(item.answer, actual, task.kind)
+            known_answer = actual == item.answer.output  # the model's own label, and no stranger's words
+            outcomes[index] = outcome if known_answer else replace(outcome, actual=self._clean(actual))
             example = _labelled(item, actual, task)
             if example is not None and self._sink is not None:
                 examples[index] = example

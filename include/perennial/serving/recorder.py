@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -37,12 +38,15 @@ class Recorder:
     """Takes answers without ever making a request wait, and writes them in batches.
 
     Bounded: with PostgreSQL away ``capacity`` answers wait in memory, then the oldest are dropped and counted. ``stop``
-    writes what waits, for ``drain_seconds`` at most. Texts go to ``recent_inputs`` alone, never to a log.
+    writes what waits, for ``drain_seconds`` at most. Texts go to ``recent_inputs`` alone, never to a log, and there as ``clean`` makes
+    them, behind the request: None is not kept. In the memory of this process they stay as they came.
     """
 
     def __init__(
-        self, store: ServingStore, sink: ExampleSink | None, metrics: Metrics, *, capacity: int = 10_000
-    ) -> None:
+        self, store: ServingStore, sink: ExampleSink | None, metrics: Metrics, *, capacity: int = 10_000,
+        clean: Callable[[str], str | None] = str,
+    ) -> None:  # fmt: skip
+        self._clean = clean
         self._store, self._sink, self._metrics = store, sink, metrics
         self._capacity = capacity
         self._waiting: deque[Recorded] = deque()
@@ -118,7 +122,7 @@ class Recorder:
                 batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
                 examples = [self._examples.popleft() for _ in range(min(BATCH, len(self._examples)))]
                 self._busy = True
-            self._write(batch, self._store.record, "recording")
+            self._write([self._cleaned(item) for item in batch], self._store.record, "recording")
             if self._sink is not None:
                 self._write(examples, self._sink.add_many, "example")
             self._prune(batch)
@@ -126,6 +130,15 @@ class Recorder:
                 self._busy = False
                 self._metrics.queue.set(len(self._waiting))
                 self._guard.notify_all()
+
+    def _cleaned(self, item: Recorded) -> Recorded:
+        if item.text is None:
+            return item
+        try:
+            return replace(item, text=self._clean(item.text))
+        except Exception as error:  # noqa: BLE001 - the writer must outlive any text, and an error may quote it
+            logger.warning("a recorded input is not kept: %s", type(error).__name__)
+            return replace(item, text=None)
 
     def _write(self, items: list[Any], write: Callable[[Sequence[Any]], Any], what: str) -> None:
         """Write a batch: again while the store is away, one by one when the store refuses it, so that no item poisons

@@ -53,6 +53,16 @@ def _machine(place: Home) -> Iterator[Finding]:
         remedy="" if free > _ENOUGH_DISK else "free some, or set PERENNIAL_HOME to a larger disk; PostgreSQL stops when it is full",
     )  # fmt: skip
     yield _bytecode()
+    yield from _grants()
+
+
+def _grants() -> Iterator[Finding]:
+    from perennial.pages.roles import mistaken_grants
+    from perennial.settings import load_settings
+
+    for mistake in mistaken_grants(load_settings().pages_grants):
+        what, _, remedy = mistake.partition("; ")
+        yield Finding(check="grants of the pages", verdict=Verdict.WRONG, detail=what, remedy=remedy)
 
 
 def _bytecode() -> Finding:

@@ -79,9 +79,9 @@ class Database:
         except psycopg.Error as error:
             # the driver's text can quote a row, so only its class and the constraint's name go on
             constraint = getattr(getattr(error, "diag", None), "constraint_name", None)
-            raise StoreError(
-                f"PostgreSQL refused: {type(error).__name__}{f' ({constraint})' if constraint else ''}"
-            ) from error
+            told = f"PostgreSQL refused: {type(error).__name__}{f' ({constraint})' if constraint else ''}"
+            error.args = (told,)  # a log prints the whole chain of an error
+            raise StoreError(told) from error
 
     def statistics(self) -> dict[str, int]:
         """True numbers of the pool: min, max, in use, available, total."""

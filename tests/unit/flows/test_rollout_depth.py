@@ -643,3 +643,20 @@ def test_another_order_after_a_killed_one_is_not_taken_for_its_repeat(monkeypatc
 
 def _dies(*_: Any) -> None:
     raise Killed
+
+
+@pytest.mark.req("J110")
+def test_a_persons_promotion_that_was_killed_before_its_entry_is_audited_under_their_name(genuine: None) -> None:
+    world = _world()
+    row = _begun(world)
+    # what `decide` has done when it is killed: the move, with name and reason
+    world.rollouts.promote_full(row.id, actor="ana", reason="promoted by ana: the desk waits")
+    world.ledger.move_alias("scout", "champion", row.version, actor="ana", reason="promoted by ana: the desk waits")
+    for _ in range(2):
+        rollout.full(world.ports, {"rollout_id": row.id})
+    entries = [
+        one for one in world.ports.audit.entries("scout") if one.action == "promoted" and one.subject == row.version
+    ]
+    assert [(one.actor, dict(one.detail)) for one in entries] == [
+        ("ana", {"why": "the desk waits", "by_hand": True, "rollout": row.id})
+    ]

@@ -252,3 +252,20 @@ def test_uris_are_read_as_airflow_reads_them() -> None:
         for name in ("conn_type", "host", "login", "password", "schema", "port"):
             assert (ours.get(name) or None) == (getattr(theirs, name) or None), (uri, name)
         assert json.loads(ours.get("extra") or "{}") == theirs.extra_dejson
+
+
+@pytest.mark.req("J110")
+def test_the_shipped_file_shows_the_alerts_connection_and_it_is_read_once_uncommented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from perennial.stack.shipped import shipped_settings
+
+    lines = shipped_settings().read_text().splitlines()
+    shown = [line.replace("  #   ", "  ", 1) if line.startswith("  #   ") else line for line in lines]
+    file = tmp_path / "airflow_settings.yaml"
+    file.write_text("\n".join(line for line in shown if line != "  connections: []"))
+    monkeypatch.setenv("PERENNIAL_ALERTS_WEBHOOK", "T000/B000/secret")
+    found = [entry for entry in read(file) if entry.kind is Kind.CONNECTION]
+    assert [(entry.id, entry.body["conn_type"], entry.body["password"]) for entry in found] == [
+        ("perennial_alerts", "slackwebhook", "T000/B000/secret")
+    ]

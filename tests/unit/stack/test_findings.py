@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from perennial.pages.roles import Role, role_of
+from perennial.stack import doctor
 from perennial.stack.findings import Verdict, why_not_training
 
 QUIET: dict[str, Any] = {
@@ -36,3 +38,13 @@ def test_cause(change: dict[str, Any], dead: tuple[str, ...], paused: bool, verd
     assert words in found.detail
     if verdict in (Verdict.WRONG, Verdict.WARNING):
         assert found.remedy
+
+
+@pytest.mark.req("J110")
+def test_a_wrong_word_in_the_grants_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERENNIAL_PAGES_GRANTS", '{"ana": "operator", "bo": "admin"}')
+    (found,) = doctor._grants()
+    assert (found.verdict, "'bo'" in found.detail, "ana" in found.detail) == (Verdict.WRONG, True, False)
+    assert found.remedy == "write nobody, viewer, editor or operator"
+    grants = {"ana": "operator", "bo": "admin"}
+    assert (role_of("ana", Role.VIEWER, grants), role_of("bo", Role.OPERATOR, grants)) == (Role.OPERATOR, Role.NOBODY)

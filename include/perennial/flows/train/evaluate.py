@@ -16,6 +16,7 @@ from perennial.fleet.agent import Agent
 from perennial.flows.champion import bundle_folder, champion_folder, component
 from perennial.flows.overrides import agent_of
 from perennial.flows.ports import Ports
+from perennial.flows.quiet import quiet
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.flows.train.measure import Exam, examine
 from perennial.flows.workspace import Workspace
@@ -26,6 +27,7 @@ from perennial.registry.rows import Alias
 logger = logging.getLogger(__name__)
 
 
+@quiet
 def evaluate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     """Score candidate and champion row by row on holdout, corrections, regression rows and disturbed texts.
 

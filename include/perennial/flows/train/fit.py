@@ -19,6 +19,7 @@ from perennial.flows.champion import champion_folder, component
 from perennial.flows.overrides import agent_of
 from perennial.flows.ports import Ports
 from perennial.flows.provenance import machine
+from perennial.flows.quiet import quiet
 from perennial.flows.scanning import scan
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.flows.train.screen import screened
@@ -35,6 +36,7 @@ _ROLLOUTS = 1000  # newest rollouts in which versions that production took back 
 _CORRECTIONS = 1000  # newest corrections, as many as are replayed at most
 
 
+@quiet
 def select(ports: Ports, ref: BatchRef) -> list[str]:
     """Write what each task trains and is judged on to the workspace; returns the tasks with anything to train.
 
@@ -171,6 +173,7 @@ def trainer_of(ports: Ports, ref: BatchRef, agent: Agent) -> Trainer:
     return trainer_for(agent.trainer.key, {**agent.as_record()["trainer"], **overrides})
 
 
+@quiet
 def train(ports: Ports, ref: BatchRef, task: str) -> dict[str, Any]:
     """Train one task from the champion's component into the workspace; a repeat after a kill starts clean or finds it done."""
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)

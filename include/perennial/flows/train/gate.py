@@ -9,6 +9,7 @@ from typing import Any
 from perennial.domain.job import BatchRef
 from perennial.flows.overrides import agent_of
 from perennial.flows.ports import Ports
+from perennial.flows.quiet import quiet
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.flows.train.evaluate import gate_settings
 from perennial.flows.workspace import Workspace
@@ -19,6 +20,7 @@ from perennial.selection.page import screening_page
 logger = logging.getLogger(__name__)
 
 
+@quiet
 def gate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     """Ask every gate, store the report bound to the candidate's bytes, and return the action with a readable page.
 

@@ -13,6 +13,7 @@ from perennial.domain.words import JobStatus
 from perennial.errors import GuardError, ValidationFailed
 from perennial.flows.overrides import agent_of
 from perennial.flows.ports import Ports
+from perennial.flows.quiet import quiet
 from perennial.flows.scanning import scan
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.guard.validation import validate_batch
@@ -29,6 +30,7 @@ def by_task(rows: tuple[TrainingRow, ...] | list[TrainingRow]) -> dict[str, list
     return dict(grouped)
 
 
+@quiet
 def validate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     """Run the Great Expectations suite of each task on the redacted batch and store the counts.
 
@@ -62,6 +64,7 @@ def validate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     return summary
 
 
+@quiet
 def redact(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     """Look at the redacted batch again; rows in which personal data is still found go to quarantine.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from perennial.guard.gazetteer import Gazetteer, bare, gazetteer, plain
 from perennial.guard.spans import Kind, Span
-from perennial.guard.tagger import Scored, tagger
+from perennial.guard.tagger import Scored, tagger, weights
 from perennial.guard.tagger_windows import candidates
 
 _CAPITALISED = re.compile(r"(?<![\w@.])[^\W\d_a-z][^\W\d_]+(?:['’\-][^\W\d_]+)*")
@@ -48,6 +48,7 @@ class Person:
 
     def __init__(self, lists: Gazetteer) -> None:
         self._lists = lists
+        self.revision = weights()[:8]  # part of the redactor's version: another head makes rows be redacted again
         self._first = lists.first - lists.ambiguous - lists.other
         self._maybe = lists.ambiguous | (lists.first & lists.other)
         self._last = lists.last
