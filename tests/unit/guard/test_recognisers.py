@@ -76,6 +76,13 @@ TABLES: dict[str, list[tuple[str, int, tuple[tuple[int, int], ...]]]] = {
         ("P.O. Box 123", 1, ((0, 12),)),
         ("they lost 12 matches on Main Street", 0, ()),
     ],
+    "lone_name": [
+        ("Grace said it.", 1, ((0, 5),)),
+        ("They told Hope to wait.", 1, ((10, 14),)),
+        ("Jane Grace said it.", 0, ()),
+        ("China said exports rose.", 0, ()),
+        ("By the grace of all.", 0, ()),
+    ],
     "person": [
         ("Contact Jane Doe.", 1, ((8, 16),)),
         ("Mr. Kowalczyk and Dr Who-Ever", 2, ((4, 13), (21, 29))),
