@@ -93,8 +93,8 @@ def test_a_refused_row_keeps_neither_label_nor_answer_and_a_personal_answer_goes
     for store in (buffer, twin):
         store.sync_agents([record("scout")])
         store.add_many(made)
-    Admission(Pool(database.admit)).run("scout", examine, lambda text: text == "Jane Doe")
-    MemoryAdmission(twin).run("scout", examine, lambda text: text == "Jane Doe")
+    Admission(Pool(database.admit)).run("scout", examine, personal=lambda text: text == "Jane Doe")
+    MemoryAdmission(twin).run("scout", examine, personal=lambda text: text == "Jane Doe")
     with psycopg.connect(database.app) as connection:
         rows = connection.execute(
             "SELECT state::text, expected_output, predicted_output FROM perennial.examples"

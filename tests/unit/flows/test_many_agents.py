@@ -60,11 +60,14 @@ class Admits:
         self.looks += 1
         return [name for name in agents if name in self._waiting]
 
-    def run(self, agent: str, examine: Any) -> Any:
+    def run(self, agent: str, *_how: Any) -> Any:
         from perennial.ingest.admit import AdmitOutcome
 
         self.admitted.append(agent)
         return AdmitOutcome(admitted=1)
+
+    def redact_again(self, agent: str, *_how: Any, **_more: Any) -> int:
+        return 0
 
 
 @pytest.fixture

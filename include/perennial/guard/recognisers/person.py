@@ -19,6 +19,7 @@ _CAPITALISED = re.compile(r"(?<![\w@.])[^\W\d_a-z][^\W\d_]+(?:['’\-][^\W\d_]+)
 _TITLE = re.compile(
     r"\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Doctor|Sir|Dame|Madam|Rev|Reverend|Herr|Frau|Señora?|Monsieur|Madame)\b\.?[ \t]+"
 )
+_SMALL_TITLE = re.compile(r"\b(?:mr|mrs|ms|dr|prof)\b\.?[ \t]+\Z")
 _PHRASE = re.compile(
     r"\b(?:[Mm]y name is|[Nn]ame is|[Nn]ame:|[Cc]all me|calls? me|I am|I'm|[Cc]ontact|[Dd]ear|[Hh]i|[Hh]ello|[Hh]ey|"
     r"[Ss]incerely,?|[Rr]egards,?|[Ss]igned,?|[Ww]ritten by|[Dd]irected by:?|[Ss]tarring|[Rr]eported by|[Ii]nterview with|"
@@ -60,11 +61,36 @@ class Person:
             return []
         scored = tagger().scores(text)
         words = list(_CAPITALISED.finditer(text))
+        announced = {match.end() for pattern in (_TITLE, _PHRASE) for match in pattern.finditer(text)}
         found = [
-            span for span in names(scored, text) if not _BEFORE_PLACE.search(text, max(0, span.start - 12), span.start)
+            # a word that is also a name, with nothing but the tagger for it: a person should look
+            Span(span.start, span.end, span.kind, span.sure and plain(span.of(text)) not in self._lists.ambiguous)
+            for span in names(scored, text)
+            if not _BEFORE_PLACE.search(text, max(0, span.start - 12), span.start)
+            and (
+                span.start in announced
+                or _SMALL_TITLE.search(text, max(0, span.start - 8), span.start)
+                or self._written_as_name(span.of(text))
+            )
         ]
         found += self._listed(words, text)
         return found + self._again(words, [span for span in found if span.sure], text)
+
+    def _written_as_name(self, value: str) -> bool:
+        """Whether a find has a word written like a name, or in small letters begins with a given name of the lists. A word without a
+        capital, or a single one of capitals alone, that no list knows is misspelt or shouted nearly always."""
+        shown = value.split()
+        words = [plain(word) for word in shown]
+        if value == value.lower():
+            return len(words) > 1 and len(words[0]) > 3 and words[0] in self._first and words[0] != words[1]
+        large = sum(word.isupper() and len(word) > 1 for word in shown)
+        return any(
+            word in self._first
+            or word in self._last
+            or (word not in self._other and (large > 1 or not there.isupper()))
+            for there, word in zip(shown, words, strict=True)
+            if there[:1].isupper()
+        )
 
     def _listed(self, words: list[re.Match[str]], text: str) -> list[Span]:
         """By lists and phrases; runs over the words with a capital, each looked at once."""
