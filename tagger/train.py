@@ -26,7 +26,7 @@ LAYERS = (0, 2, 3, 4)
 HIDDEN = 64
 HALF = 2
 SEED = 20261122
-STEPS = 9  # on each side of nought: what more of them would tell costs more of the package than it is worth
+STEPS = 9  # on each side of nought; more of them take space in the package and find no more
 BLANK = 0.35  # share of the sentences in which the lists tell nothing
 
 

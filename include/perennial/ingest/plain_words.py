@@ -2,7 +2,7 @@
 
 Sender, tag, address, an unknown task, labels and answers stand in ``examples`` from the first moment, where the app role reads them;
 the text itself waits with the originals for admission. So whatever looks like a person's e-mail, number or address is never written
-there. The same rules as the trigger of migration 0028; pure, and used by the twin in memory.
+there. The same rules as the trigger of migration 0020; pure, and used by the twin in memory.
 """
 
 from __future__ import annotations
