@@ -26,7 +26,7 @@ LAYERS = (0, 2, 3, 4)
 HIDDEN = 64
 HALF = 2
 SEED = 20261122
-STEPS = 9  # on each side of nought; more of them take space in the package and find no more
+STEPS = 7  # on each side of nought; more of them take space in the package and find no more
 BLANK = 0.35  # share of the sentences in which the lists tell nothing
 
 
@@ -103,7 +103,7 @@ def train(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], epochs: int, se
 
 
 def coarse(weight: np.ndarray) -> dict[str, np.ndarray]:
-    """The convolution in 19 steps for each of its channels: the package packs it to a quarter of 16-bit numbers."""
+    """The convolution in 15 steps for each of its channels: the package packs it to a quarter of 16-bit numbers."""
     scale = (np.abs(weight).max(axis=(1, 2)) / STEPS).astype(np.float32)
     steps = np.clip(np.rint(weight / scale[:, None, None]), -STEPS, STEPS).astype(np.int8)
     return {"convolution.weight": steps, "convolution.scale": scale}

@@ -413,11 +413,16 @@ def test_a_task_killed_in_a_canary_step_runs_again(airflow_stack: Stack) -> None
 def test_a_night_is_one_graph_with_one_note(airflow_stack: Stack) -> None:
     stack = airflow_stack
     since = time.time()
-    run = stack.trigger("nightly_retrain", {"full": True})
-    assert stack.finished("nightly_retrain", run, 120) == "success"
-    asked = {agent: stack.wait_step(agent, "claim", since) for agent in ("alpha", "beta", "gamma")}
-    assert {(line["reason"], line["mode"]) for line in asked.values()} == {("schedule", "batch")}
-    assert stack.run("nightly_retrain", run)["note"].count("nothing to train") == 3
+    agents = ("alpha", "beta", "gamma")
+    stack.call("PATCH", "/api/v2/dags/nightly_retrain", {"is_paused": False})
+    try:
+        run = stack.trigger("nightly_retrain", {"full": True})
+        assert stack.finished("nightly_retrain", run, 120) == "success"
+        asked = {agent: stack.wait_step(agent, "claim", since) for agent in agents}
+        assert {(line["reason"], line["mode"]) for line in asked.values()} == {("schedule", "batch")}
+        assert stack.run("nightly_retrain", run)["note"].count("nothing to train") == 3
+    finally:
+        stack.end_the_night(*agents)
 
 
 @pytest.mark.req("D9")
