@@ -27,10 +27,8 @@ def rollback_agent(ports: Ports, agent: str, *, actor: str, reason: str, version
     that ``rollout_watch`` does. Raises RolloutError when there is no such version, FilesRemoved when retention took its files,
     UntrustedBundle when its bytes do not agree with the ledger.
     """
-    if ports.ledger.champion(agent) is None and agent not in ports.fleet().names:
-        raise UnknownAgent(
-            agent, list(ports.fleet().names)
-        )  # before anything is locked or written under a stranger's words
+    if ports.ledger.champion(agent) is None and agent not in (names := ports.fleet().names):
+        raise UnknownAgent(agent, list(names))  # before anything is locked or written under a stranger's words
     if version is not None:
         try:
             SemanticVersion.parse(version)

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500
 LINGER_SECONDS = 0.05  # lets a batch gather; also the longest time that an outcome of a just given answer must wait
+CLEAN_SECONDS = 0.02  # of a batch, for cleaning the texts that are kept
 REMEMBERED = 20_000  # answers kept in memory, so that an outcome finds its answer before it is written
 KEEP_INPUTS = 500  # texts per agent that stay for shadow replay and late outcomes
 KEEP_HOURS = 24
@@ -122,7 +123,7 @@ class Recorder:
                 batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
                 examples = [self._examples.popleft() for _ in range(min(BATCH, len(self._examples)))]
                 self._busy = True
-            self._write([self._cleaned(item) for item in batch], self._store.record, "recording")
+            self._write(self._cleaned(batch), self._store.record, "recording")
             if self._sink is not None:
                 self._write(examples, self._sink.add_many, "example")
             self._prune(batch)
@@ -131,9 +132,18 @@ class Recorder:
                 self._metrics.queue.set(len(self._waiting))
                 self._guard.notify_all()
 
-    def _cleaned(self, item: Recorded) -> Recorded:
+    def _cleaned(self, batch: Sequence[Recorded]) -> list[Recorded]:
+        """The batch with clean texts, the newest first and for ``CLEAN_SECONDS``: a shadow replays the newest few hundred, and a detector
+        at work takes the processor from answers. The others are recorded without a text."""
+        until = time.monotonic() + CLEAN_SECONDS
+        done = [self._clean_one(item, until) for item in reversed(batch)]
+        return done[::-1]
+
+    def _clean_one(self, item: Recorded, until: float) -> Recorded:
         if item.text is None:
             return item
+        if time.monotonic() >= until:
+            return replace(item, text=None)
         try:
             return replace(item, text=self._clean(item.text))
         except Exception as error:  # noqa: BLE001 - the writer must outlive any text, and an error may quote it

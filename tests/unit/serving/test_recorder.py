@@ -18,7 +18,7 @@ from perennial.rollout.rows import Answered
 from perennial.serving.errors import ModelFailed
 from perennial.serving.memory import MemoryServing
 from perennial.serving.metrics import Metrics
-from perennial.serving.recorder import Recorder
+from perennial.serving.recorder import CLEAN_SECONDS, Recorder
 from perennial.serving.store import Recorded
 from tests.unit.serving.world import Fixed, Sink, World
 
@@ -126,6 +126,26 @@ def test_only_the_newest_texts_are_kept(world: World) -> None:
         world.recorder.flush()
     assert len(world.rollouts.inputs) <= 600
     assert world.rollouts.recent_inputs("scout", 1)[0].text == "text 1499"
+
+
+def test_a_slow_detector_costs_texts_and_neither_recordings_nor_the_processor() -> None:
+    rollouts, looked = MemoryRollouts(), list[str]()
+    store = MemoryServing(rollouts)
+
+    def slow(text: str) -> str:
+        looked.append(text)
+        time.sleep(CLEAN_SECONDS)
+        return f"clean {text}"
+
+    recorder = Recorder(store, None, Metrics(), clean=slow)
+    items = [_item(f"text {number}") for number in range(400)]
+    recorder.put(items)
+    recorder.start()
+    assert recorder.flush()
+    assert set(store.recorded) == {item.answer.prediction_id for item in items}
+    assert looked == ["text 399"]
+    assert [one.text for one in rollouts.recent_inputs("scout", 10)] == ["clean text 399"]
+    recorder.stop()
 
 
 def test_no_text_reaches_a_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
