@@ -165,7 +165,8 @@ class Admission:
     def _again(self, agent: str, version: str, statement: str, look: Look, ahead: Ahead | None) -> int:
         with self._database.connection() as connection:
             values = {"agent": agent, "version": version, "limit": self._batch}
-            rows = connection.execute(self._sql[statement], values).fetchall()
+            ids = [row["example_id"] for row in connection.execute(self._sql[statement], values).fetchall()]
+            rows = connection.execute(self._sql["as_sent"], {"ids": ids}).fetchall() if ids else []
             if ahead is not None:
                 ahead([row["input_text"] for row in rows])
             found = [(row, look(*(row[name] for name in _ASKED))) for row in rows]

@@ -75,46 +75,34 @@ UPDATE perennial.examples e SET task = j.task,
 FROM judged j WHERE e.example_id = j.example_id
 -- name: stale_waiting
 -- Rows in which a training found what an older redactor had left: they wait for exactly this.
-SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
-       CASE WHEN o.example_id IS NULL THEN e.input_text ELSE o.input_text END AS input_text,
-       CASE WHEN o.example_id IS NULL THEN e.expected_output ELSE o.expected_output END AS expected_output,
-       CASE WHEN o.example_id IS NULL THEN e.user_feedback ELSE o.user_feedback END AS user_feedback
-FROM perennial.examples e LEFT JOIN perennial.originals o USING (example_id)
+SELECT e.example_id FROM perennial.examples e
 WHERE e.agent = %(agent)s AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL AND e.state = 'quarantined' AND e.aside = 'redactor_changed'
-ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
+ORDER BY e.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 -- name: stale_below
--- What a person let stand has the version '', before all others.
-SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
-       CASE WHEN o.example_id IS NULL THEN e.input_text ELSE o.input_text END AS input_text,
-       CASE WHEN o.example_id IS NULL THEN e.expected_output ELSE o.expected_output END AS expected_output,
-       CASE WHEN o.example_id IS NULL THEN e.user_feedback ELSE o.user_feedback END AS user_feedback
-FROM perennial.examples e LEFT JOIN perennial.originals o USING (example_id)
+-- What a person let stand has the version '', before all others. Two ranges of an index: <> would read all rows.
+SELECT e.example_id FROM perennial.examples e
 WHERE e.agent = %(agent)s AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL AND e.state IN ('ready', 'held', 'unlabelled')
-  AND e.redaction ->> 'version' < %(version)s ORDER BY e.redaction ->> 'version', e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
+  AND e.redaction ->> 'version' < %(version)s ORDER BY e.redaction ->> 'version', e.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 -- name: stale_above
-SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
-       CASE WHEN o.example_id IS NULL THEN e.input_text ELSE o.input_text END AS input_text,
-       CASE WHEN o.example_id IS NULL THEN e.expected_output ELSE o.expected_output END AS expected_output,
-       CASE WHEN o.example_id IS NULL THEN e.user_feedback ELSE o.user_feedback END AS user_feedback
-FROM perennial.examples e LEFT JOIN perennial.originals o USING (example_id)
+SELECT e.example_id FROM perennial.examples e
 WHERE e.agent = %(agent)s AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL AND e.state IN ('ready', 'held', 'unlabelled')
-  AND e.redaction ->> 'version' > %(version)s ORDER BY e.redaction ->> 'version', e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
+  AND e.redaction ->> 'version' > %(version)s ORDER BY e.redaction ->> 'version', e.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 -- name: stale_trained_below
-SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
-       CASE WHEN o.example_id IS NULL THEN e.input_text ELSE o.input_text END AS input_text,
-       CASE WHEN o.example_id IS NULL THEN e.expected_output ELSE o.expected_output END AS expected_output,
-       CASE WHEN o.example_id IS NULL THEN e.user_feedback ELSE o.user_feedback END AS user_feedback
-FROM perennial.examples e LEFT JOIN perennial.originals o USING (example_id)
+SELECT e.example_id FROM perennial.examples e
 WHERE e.agent = %(agent)s AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL AND e.state = 'trained'
-  AND e.redaction ->> 'version' < %(version)s ORDER BY e.redaction ->> 'version', e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
+  AND e.redaction ->> 'version' < %(version)s ORDER BY e.redaction ->> 'version', e.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 -- name: stale_trained_above
+SELECT e.example_id FROM perennial.examples e
+WHERE e.agent = %(agent)s AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL AND e.state = 'trained'
+  AND e.redaction ->> 'version' > %(version)s ORDER BY e.redaction ->> 'version', e.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+-- name: as_sent
+-- What these rows were sent as; where retention took the original, what they hold.
 SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
        CASE WHEN o.example_id IS NULL THEN e.input_text ELSE o.input_text END AS input_text,
        CASE WHEN o.example_id IS NULL THEN e.expected_output ELSE o.expected_output END AS expected_output,
        CASE WHEN o.example_id IS NULL THEN e.user_feedback ELSE o.user_feedback END AS user_feedback
 FROM perennial.examples e LEFT JOIN perennial.originals o USING (example_id)
-WHERE e.agent = %(agent)s AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL AND e.state = 'trained'
-  AND e.redaction ->> 'version' > %(version)s ORDER BY e.redaction ->> 'version', e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
+WHERE e.example_id = ANY (%(ids)s) ORDER BY e.id
 -- name: redacted_again
 UPDATE perennial.examples SET
     input_text = %(text)s, expected_output = %(label)s::jsonb, user_feedback = %(feedback)s, redaction = %(redaction)s,
