@@ -84,6 +84,9 @@ class Desk:
             self.admit()
         return rows
 
+    def waits(self) -> bool:
+        return self.admission.waiting(["scout", "nobody"]) == ["scout"]
+
     def open(self) -> list[RedactionTask]:
         return self.tasks.tasks("scout", words=True)
 
@@ -147,7 +150,9 @@ def test_a_restored_word_comes_back_and_is_not_asked_about_again(desk: Desk) -> 
     assert desk.decide("restore", number, 1) is None
     assert len(desk.open()) == 1
     assert desk.text(one) == "Qo said <SURE>"  # nothing raw by the decision alone: admission reads the original
+    assert desk.waits()  # harvest comes by itself, though no new row did
     assert desk.again() == 1
+    assert not desk.waits()
     assert (desk.text(one), desk.text(other)) == ("Grace said <SURE>", "Qo told nobody")
     assert desk.state(one) == (State.READY, "")
     (note,) = desk.tasks.notes([one.example_id]).values()
@@ -203,7 +208,9 @@ def test_what_a_training_has_cannot_be_dropped_but_be_restored(desk: Desk) -> No
     desk.store.buffer.settle_trained(job, attempt, "1.0.0")
     desk.store.buffer.finish(job, attempt, JobStatus.COMPLETED, note="done", version="1.0.0")
     assert desk.again() == 0
+    assert desk.waits()
     assert desk.again(trained=True) == 1
+    assert not desk.waits()
     assert (desk.text(one), desk.state(one)[0]) == ("Grace said it", State.TRAINED)
 
 
@@ -248,7 +255,9 @@ def test_what_a_training_finds_left_waits_for_the_new_redactor_alone(desk: Desk)
     desk.store.buffer.set_aside(job, attempt, [one.example_id], state="quarantined", reason="redactor_changed")
     desk.store.buffer.finish(job, attempt, JobStatus.CANCELLED)
     assert desk.admit().admitted == 0
+    assert desk.waits()
     assert desk.again("2", unsure=("OLD",)) >= 1
+    assert not desk.waits()
     assert (desk.text(one), desk.state(one)) == ("Qo a", (State.READY, ""))
     assert desk.text(other) == "b"
 

@@ -18,13 +18,20 @@ FROM perennial.examples e JOIN perennial.originals o USING (example_id)
 WHERE e.agent = %(agent)s AND e.state = 'unlabelled' AND e.admitted_at IS NULL
 ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
 -- name: waiting_agents
--- Each part is a probe of a partial index. What stands aside for an absent guard, an unknown task or a rare label may come back.
+-- Each part is a probe of a partial index. What stands aside for an absent guard, an unknown task or a rare label may come back; what a
+-- training found left by an older redactor, and what a person let stand (version ''), is waiting to be redacted again.
 SELECT a.agent FROM unnest(%(agents)s::text[]) AS a (agent)
 WHERE EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.state = 'raw')
    OR EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.state = 'unlabelled' AND e.admitted_at IS NULL)
    OR EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.state = 'quarantined'
               AND e.reason IN ('guard_unavailable', 'unknown_task'))
    OR EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.state = 'held' AND e.reason = 'new_label_waiting')
+   OR EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.state = 'quarantined' AND e.aside = 'redactor_changed'
+              AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL)
+   OR EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.state IN ('ready', 'held', 'unlabelled')
+              AND e.redaction ->> 'version' = '' AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL)
+   OR EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.state = 'trained'
+              AND e.redaction ->> 'version' = '' AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL)
 -- name: admitted
 UPDATE perennial.examples SET
     state = CASE WHEN %(label)s::jsonb IS NULL THEN 'unlabelled' ELSE 'ready' END::perennial.example_state,

@@ -43,6 +43,8 @@ from perennial.ingest.results import (
     TaskLimits,
 )
 
+_KEPT = frozenset({State.READY, State.HELD, State.UNLABELLED, State.TRAINED})  # states in which a redacted copy is kept
+
 
 class MemoryBuffer(MemoryOrigins):
     """A buffer that forgets with its process; every method is one step under one lock."""
@@ -444,7 +446,7 @@ class MemoryAdmission:
     ) -> int:  # fmt: skip
         """Redact rows anew that another version made; see ``Admission.redact_again``."""
         look, done = guarded(redact), 0
-        kept = (State.READY, State.HELD, State.UNLABELLED, *((State.TRAINED,) if trained else ()))
+        kept = _KEPT if trained else _KEPT - {State.TRAINED}
         with self._state.lock:
             for row in self._state.of(agent) if seconds > 0 else ():
                 waits = row.state is State.QUARANTINED and row.reason == REDACTOR_CHANGED
@@ -516,7 +518,9 @@ class MemoryAdmission:
 def _may_move(row: Row) -> bool:
     """Whether an admission may change the row's state, or the release of new labels."""
     if row.state is State.QUARANTINED:
-        return row.reason in {GUARD_AWAY, "unknown_task"}
+        return row.reason in {GUARD_AWAY, "unknown_task", REDACTOR_CHANGED}
+    if row.state in _KEPT and row.redaction is not None and row.redaction["version"] == "":
+        return True
     if row.state is State.HELD:
         return row.reason == "new_label_waiting"
     return row.state is State.RAW or (row.state is State.UNLABELLED and row.admitted_at is None)
