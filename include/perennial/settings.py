@@ -119,9 +119,8 @@ class Settings(BaseSettings):
     retention_trained_days: int | None = Field(None, ge=1)  # None: never, since `reproduce` needs them
     retention_embeddings_days: int = Field(30, ge=2)  # since they were last used
     retention_scanned_texts_days: int = Field(30, ge=2)  # since they were last asked for
-    retention_redaction_tasks_days: int = Field(
-        30, ge=1
-    )  # questions that nobody answered: the stand-ins stay, the words go
+    # questions that nobody answered: the stand-ins stay, the words go
+    retention_redaction_tasks_days: int = Field(30, ge=1)
     retention_refused_days: int = Field(30, ge=1)  # MLflow runs of candidates that were not released
     retention_workspace_days: int = Field(1, ge=1)  # folders of finished jobs, half-made copies, cached bundles
     retention_bases_days: int = Field(7, ge=1)  # encoders that no version names

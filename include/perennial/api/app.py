@@ -113,9 +113,8 @@ class _Plane:
 
     def shed(self, path: str) -> None:
         """Count a request that was refused before its body was read."""
-        known = (
-            path if path in self._lanes or path in _GATEWAY else "other"
-        )  # a caller must not choose the names of our numbers
+        # a caller must not choose the names of our numbers
+        known = path if path in self._lanes or path in _GATEWAY else "other"
         self._services.metrics.requests.labels(known, "429").inc()
 
     def answering(self, path: str, handler: Handler) -> Handler:

@@ -19,14 +19,8 @@ if TYPE_CHECKING:
     from perennial.fleet.loader import FleetFileError
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*([smhd])$")
-_GENERIC = (
-    "label",
-    "expected_output",
-    "actual_output",
-    "class_name",
-    "target",
-    "category",
-)  # say nothing about the question
+# names that say nothing about the question
+_GENERIC = ("label", "expected_output", "actual_output", "class_name", "target", "category")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 

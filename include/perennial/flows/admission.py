@@ -114,9 +114,8 @@ class Examiner:
         if reason is not None:
             return Refused(reason=reason)
         if isinstance(expected, str) and spec.labels is None and _is_personal(self._redactor, expected):
-            return Refused(
-                reason=RecordReason.LABEL_FORM
-            )  # a label that the agent does not declare, and a person's data
+            # a label that the agent does not declare, and a person's data
+            return Refused(reason=RecordReason.LABEL_FORM)
         return self.redact(task, text, expected, feedback)
 
     def redact(self, task: str, text: str, expected: JSON, feedback: str | None) -> Admitted:

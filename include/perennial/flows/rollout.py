@@ -191,9 +191,8 @@ def assess(ports: Ports, row: RolloutRow) -> RolloutVerdict:
     refused = refused_by_gateway(ports, row)
     if refused is not None:
         return refused
-    serves = (
-        ports.rollouts.serving(row.agent).champion or row.previous or ""
-    )  # a bake may have put another back meanwhile
+    # a bake may have put another back meanwhile
+    serves = ports.rollouts.serving(row.agent).champion or row.previous or ""
     delay, began = row.plan.label_delay_seconds, row.started_at
     champion = ports.rollouts.stats(row.agent, serves, since=began, label_delay=delay)
     candidate = ports.rollouts.stats(row.agent, row.version, since=began, label_delay=delay)

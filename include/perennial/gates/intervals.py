@@ -80,9 +80,8 @@ def _tango_statistic(gains: int, losses: int, rows: int, shift: float) -> float:
     a = 2 * rows
     b = (2 * rows - gains + losses) * shift - gains - losses
     c = -losses * shift * (1 - shift)
-    lost = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (
-        2 * a
-    )  # share of losses, if `shift` were the true difference
+    # share of losses, if `shift` were the true difference
+    lost = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
     variance = rows * (2 * lost + shift * (1 - shift))
     distance = gains - losses - rows * shift
     if variance <= 0:

@@ -61,9 +61,8 @@ class MemoryRedactionTasks:
             if told is not None or found is None:
                 return told
             ids = [row.example.example_id for row in rows]
-            self._audit.append(
-                **entry_of(order, found.task, found.kinds, ids)
-            )  # first: what fails here has changed nothing
+            # first: what fails here has changed nothing
+            self._audit.append(**entry_of(order, found.task, found.kinds, ids))
             self._carry_out(order, found, rows)
             return None
 

@@ -18,9 +18,8 @@ from perennial.domain.words import JSON
 _AT = re.compile(r"@|%40", re.IGNORECASE)
 _ADDRESS = re.compile(r"(?<![0-9])[0-9]{1,3}([.][0-9]{1,3}){3}(?![0-9])|([0-9a-fA-F]{0,4}:){3,}[0-9a-fA-F]{0,4}")
 _NUMBER = re.compile(r"([0-9][ ().-]{0,2}){8,}[0-9]")
-_LONG_NUMBER = re.compile(
-    r"([0-9][ ().-]{0,2}){12,}[0-9]|[0-9]{3}-[0-9]{2}-[0-9]{4}|%"
-)  # addresses of articles have numbers too
+# addresses of articles have numbers too
+_LONG_NUMBER = re.compile(r"([0-9][ ().-]{0,2}){12,}[0-9]|[0-9]{3}-[0-9]{2}-[0-9]{4}|%")
 _BLANK = re.compile(r"\s")
 _MACHINE = re.compile(r"^(inbox:[0-9a-f]{12}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$")
 _MOST_WORDS = 4  # of an answer that is kept: more is a sentence, and no label

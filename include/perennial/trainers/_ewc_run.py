@@ -225,9 +225,8 @@ class Run:
         soft = ~must
         soft[: len(self.batch.new)] = False
         if self.batch.kind is TaskKind.CLASSIFICATION:
-            soft &= (
-                before[np.arange(len(hard)), hard.argmax(axis=1)] > 0.0
-            )  # not for labels that the champion cannot know
+            # not for labels that the champion cannot know
+            soft &= before[np.arange(len(hard)), hard.argmax(axis=1)] > 0.0
         # beside corrections alone replay has one task: that nothing else moves. Its labels would pull at every correction anew
         share = 1.0 if _corrections(self.batch.new).all() else self.settings.distil
         targets[soft] = share * before[soft] + (1.0 - share) * hard[soft]

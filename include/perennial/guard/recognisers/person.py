@@ -177,9 +177,8 @@ def names(scored: list[Scored], text: str) -> list[Span]:
             runs.append((start, end, score))
     found = []
     for start, end, score in runs:
-        edges = _EDGE.sub(
-            lambda edge: "\n" * len(edge.group()), text[start:end]
-        )  # no name begins or ends with punctuation
+        # no name begins or ends with punctuation
+        edges = _EDGE.sub(lambda edge: "\n" * len(edge.group()), text[start:end])
         inner = edges.strip("\n")
         if score >= UNSURE and len(inner) > 1:
             left = start + edges.index(inner)
