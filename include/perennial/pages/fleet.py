@@ -38,6 +38,7 @@ _OPEN = frozenset({"pending", "shadow", "canary", "baking"})
 _VERDICTS = {"pass": ("passed", "good"), "hold": ("held", "bad"), "approve": ("asks a person", "warn")}
 _WAITING = ("raw", "ready", "claimed")
 _ASIDE = ("unlabelled", "quarantined", "held")
+_LINES = 3  # tasks with nothing but quarantined rows that get a line each; more share one
 _ABOUT = {
     "raw": "came in, not yet checked and redacted", "ready": "wait for a training", "claimed": "in a training now",
     "trained": "made a version", "holdout": "kept from training, to judge candidates", "unlabelled": "wait for a label",
@@ -275,6 +276,9 @@ def _buffer(tallies: Sequence[Tally], aside: str) -> Html:
     if not tasks:
         return el("span", "empty", class_="none")
     order = (*_WAITING, "trained", "holdout", *_ASIDE)
+    folded = _only_quarantined(tallies)
+    if len(folded) > _LINES:
+        tasks = [task for task in tasks if task not in folded]
     lines = []
     for task in tasks:
         mine = {tally.state: tally for tally in tallies if tally.task == task}
@@ -287,7 +291,19 @@ def _buffer(tallies: Sequence[Tally], aside: str) -> Html:
                 )
                 parts += [" · " if parts else None, el("a", shown, href=aside) if state in _ASIDE else shown]
         lines.append(el("div", el("strong", said(task)), " ", parts, class_="line"))
+    if len(folded) > _LINES:
+        held = [tally for tally in tallies if tally.task in folded]
+        rows = f"{count(sum(tally.rows for tally in held))}{' or more' if any(tally.more for tally in held) else ''} quarantined"
+        more = el("a", el("span", rows, title=_ABOUT["quarantined"], class_="aside"), href=aside)
+        lines.append(el("div", el("strong", f"{count(len(folded))} other tasks"), " ", more, class_="line"))
     return join(lines)
+
+
+def _only_quarantined(tallies: Sequence[Tally]) -> frozenset[str]:
+    """Tasks of which every row was set aside: mostly names that no file knows, which a sender makes up as he likes."""
+    return frozenset(tally.task for tally in tallies) - {
+        tally.task for tally in tallies if tally.state != "quarantined"
+    }
 
 
 def _unsure(row: AgentRow, asked: Asked) -> Html | None:

@@ -90,6 +90,18 @@ def test_a_breaker_that_is_open_is_said(world: PagesWorld) -> None:
     assert "stopped" in Seen(page).text
 
 
+def test_made_up_task_names_share_one_line(world: PagesWorld) -> None:
+    for number in range(3):
+        world.add("desk", f"nowhere{number}", ["a text"])
+    assert "nowhere0 1 quarantined" in Seen(world.client().get("/fleet").text).text
+    for number in range(3, 40):
+        world.add("desk", f"nowhere{number}", ["a text"])
+    shown = Seen(world.client().get("/fleet").text).text
+    assert "40 other tasks 40 quarantined" in shown
+    assert "nowhere" not in shown
+    assert "topic 7 ready" in shown
+
+
 @pytest.mark.req("J50")
 def test_pausing_really_pauses_and_is_on_record(world: PagesWorld) -> None:
     client = world.client()
