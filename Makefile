@@ -10,7 +10,7 @@ TORCH := $(shell sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
 # Without bytecode every process compiles everything anew: Airflow then boots in 16 s instead of 7.
 unexport PYTHONDONTWRITEBYTECODE
 
-SPREAD := --dist loadgroup --no-loadscope-reorder
+SPREAD := --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test check up down status doctor bench acceptance tagger install lock browser clean
 

@@ -14,17 +14,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 pytest_plugins = ["tests.postgres_fixture", "tests.stack_fixture"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, so that no worker is left with one at the end; tests on the session's running stack last.
 
-    Among those that use the stack, the ones that look at it at rest come before those that train on it. Side by side
-    (``--dist loadgroup``) a file stays with one worker, and all that use the session's stack stay together: it boots once.
+    Among those that use the stack, the ones that look at it at rest come before those that train on it. Side by side a file stays with
+    one worker (``--dist loadfile``), and what it starts is started once.
     """
     items.sort(key=_place)
-    for item in items:
-        group = "stack" if "stack" in _fixtures(item) else str(item.path.relative_to(item.config.rootpath))
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _place(item: pytest.Item) -> tuple[bool, bool, bool]:
