@@ -13,6 +13,7 @@ from uuid import UUID
 
 from perennial.domain.example import Example
 from perennial.errors import StoreError, StoreUnavailable
+from perennial.serving.allowance import Allowance
 from perennial.serving.metrics import Metrics
 from perennial.serving.store import Recorded, ServingStore
 
@@ -20,7 +21,9 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500
 LINGER_SECONDS = 0.05  # lets a batch gather; also the longest time that an outcome of a just given answer must wait
-CLEAN_SECONDS = 0.02  # of a batch, for cleaning the texts that are kept
+CLEAN_SHARE = 0.05  # of the time, for cleaning the texts that are kept
+AGENT_SHARE = 0.005  # of the time, for each agent before all: a busy one takes nothing from a rare one
+CLEAN_SECONDS = 0.3  # of either that are saved up while nothing comes: some fifty texts
 REMEMBERED = 20_000  # answers kept in memory, so that an outcome finds its answer before it is written
 KEEP_INPUTS = 500  # texts per agent that stay for shadow replay and late outcomes
 KEEP_HOURS = 24
@@ -48,6 +51,8 @@ class Recorder:
         clean: Callable[[str], str | None] = str,
     ) -> None:  # fmt: skip
         self._clean = clean
+        self._all_agents = Allowance(share=CLEAN_SHARE, most=CLEAN_SECONDS, at=time.monotonic())
+        self._agents: dict[str, Allowance] = {}
         self._store, self._sink, self._metrics = store, sink, metrics
         self._capacity = capacity
         self._waiting: deque[Recorded] = deque()
@@ -133,22 +138,26 @@ class Recorder:
                 self._guard.notify_all()
 
     def _cleaned(self, batch: Sequence[Recorded]) -> list[Recorded]:
-        """The batch with clean texts, the newest first and for ``CLEAN_SECONDS``: a shadow replays the newest few hundred, and a detector
-        at work takes the processor from answers. The others are recorded without a text."""
-        until = time.monotonic() + CLEAN_SECONDS
-        done = [self._clean_one(item, until) for item in reversed(batch)]
+        """The batch with clean texts, the newest first, while their allowance lasts: a shadow replays the newest few hundred, and a
+        detector at work takes the processor from answers. The others are recorded without a text."""
+        done = [self._clean_one(item) for item in reversed(batch)]
         return done[::-1]
 
-    def _clean_one(self, item: Recorded, until: float) -> Recorded:
+    def _clean_one(self, item: Recorded) -> Recorded:
         if item.text is None:
             return item
-        if time.monotonic() >= until:
+        began = time.monotonic()
+        mine = self._agents.setdefault(item.answer.agent, Allowance(share=AGENT_SHARE, most=CLEAN_SECONDS, at=began))
+        allowance = next((one for one in (mine, self._all_agents) if one.left(began) > 0.0), None)
+        if allowance is None:
             return replace(item, text=None)
         try:
             return replace(item, text=self._clean(item.text))
         except Exception as error:  # noqa: BLE001 - the writer must outlive any text, and an error may quote it
             logger.warning("a recorded input is not kept: %s", type(error).__name__)
             return replace(item, text=None)
+        finally:
+            allowance.spend(time.monotonic() - began)
 
     def _write(self, items: list[Any], write: Callable[[Sequence[Any]], Any], what: str) -> None:
         """Write a batch: again while the store is away, one by one when the store refuses it, so that no item poisons

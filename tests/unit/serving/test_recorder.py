@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -134,17 +135,20 @@ def test_a_slow_detector_costs_texts_and_neither_recordings_nor_the_processor() 
 
     def slow(text: str) -> str:
         looked.append(text)
-        time.sleep(CLEAN_SECONDS)
+        time.sleep(1.2 * CLEAN_SECONDS)
         return f"clean {text}"
 
     recorder = Recorder(store, None, Metrics(), clean=slow)
     items = [_item(f"text {number}") for number in range(400)]
+    items[3] = replace(items[3], answer=replace(items[3].answer, agent="rare"))
     recorder.put(items)
     recorder.start()
     assert recorder.flush()
     assert set(store.recorded) == {item.answer.prediction_id for item in items}
-    assert looked == ["text 399"]
-    assert [one.text for one in rollouts.recent_inputs("scout", 10)] == ["clean text 399"]
+    # what scout may use by itself, what all may use, and what the rare one may use
+    assert looked == ["text 399", "text 398", "text 3"]
+    assert [one.text for one in rollouts.recent_inputs("scout", 10)] == ["clean text 399", "clean text 398"]
+    assert [one.text for one in rollouts.recent_inputs("rare", 10)] == ["clean text 3"]
     recorder.stop()
 
 
