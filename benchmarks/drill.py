@@ -50,7 +50,7 @@ AGENT = Agent(
     selection=Selection(
         batch=400, replay=60, holdout_share=0.4, holdout_max=200, trusted_sources=(*TRUSTED, "*/archive", "*/intern")
     ),
-    gates=Gates(min_holdout=30, rollback_threshold=0.1, max_slice_drop=0.4, corrections_learned=0.5),
+    gates=Gates(min_holdout=30, rollback_threshold=0.1, max_slice_drop=0.25, corrections_learned=0.5),
     rollout=Rollout(
         steps=(0.5, 1.0), step_seconds=1.0, min_samples=10, shadow_requests=10, max_latency_ratio=50.0, latency_slack_ms=2000.0
     ),
@@ -424,8 +424,10 @@ class Drill:
         self.sheet.check("alerts", "the connection `perennial_alerts` is entered", said[-300:], not code)
 
     def _poison(self, where: Site) -> None:
-        victims = [one for one in truths(55, 800, period=0.5) if one.label == EARLY[0]][:150]
-        flipped = [Truth(text=one.text, label=EARLY[1]) for one in victims]
+        stream = truths(55, 900, period=0.5)
+        victims = [Truth(text=one.text, label=EARLY[1]) for one in stream if one.label == EARLY[0]][:150]
+        # some honest rows beside them: a batch of one label alone is stopped before a gate sees it
+        flipped = [*victims, *[one for one in stream if one.label == EARLY[2]][:30]]
         where.plane.examples(as_examples(TASK, flipped, source_id="intern", importance_score=1.0))
 
         def given_up() -> list[Any]:  # refused twice, such rows wait for a person
@@ -436,7 +438,7 @@ class Drill:
         holds = where.sql("SELECT count(*) FROM perennial.gate_reports WHERE agent = %s AND action = 'hold'", AGENT)[0][
             0
         ]
-        self.sheet.check("alerts", f"planted: {len(flipped)} flipped labels", f"the gates held {holds} times", holds)
+        self.sheet.check("alerts", f"planted: {len(victims)} flipped labels", f"the gates held {holds} times", holds)
 
     def _told_once(self, where: Site, hook: Receiver, when: str) -> None:
         raised = [one["id"] for one in json.loads(where.run("alerts", "--over", "--json")[1]) if one["delivered_at"]]

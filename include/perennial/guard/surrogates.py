@@ -19,14 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from perennial.domain.standins import FIRST, PERSON, SURNAME, good_surname, surname_of
 from perennial.guard.spans import Kind
 
-_CONSONANTS, _VOWELS = "bdfglmnrstvz", "aeiou"
-_SYLLABLES = [c + v for c in _CONSONANTS for v in _VOWELS]  # 60
-_FIRST = (
-    "Alex", "Robin", "Casey", "Jamie", "Morgan", "Taylor", "Jordan", "Riley", "Avery", "Quinn", "Skyler", "Rowan", "Charlie",
-    "Sasha", "Kim", "Toni",
-)  # fmt: skip
 MASK = "\ufffc"  # OBJECT REPLACEMENT CHARACTER: no letter, digit, blank or punctuation of any pattern
 
 
@@ -163,18 +158,12 @@ def _street(bits: _Bits) -> str:
 
 
 def _surname(bits: _Bits) -> str:
-    """Q, a vowel that is not u-like in English spelling, and four syllables of which the last is a check."""
     vowel, bits = bits.draw(5)
     parts = []
     for _ in range(3):
         part, bits = bits.draw(60)
         parts.append(part)
-    parts.append(_surname_check(vowel, parts))
-    return "Q" + _VOWELS[vowel] + "".join(_SYLLABLES[part] for part in parts)
-
-
-def _surname_check(vowel: int, parts: list[int]) -> int:
-    return (vowel + 7 * parts[0] + 11 * parts[1] + 13 * parts[2] + 29) % 60
+    return surname_of(vowel, parts)
 
 
 def _person(value: str, key: bytes) -> str:
@@ -183,8 +172,8 @@ def _person(value: str, key: bytes) -> str:
     last = _surname(_digest(Kind.PERSON, words[-1].casefold(), key))
     if len(words) == 1:
         return last
-    first, _ = _digest("FIRST", words[0].casefold(), key).draw(len(_FIRST))
-    return f"{_FIRST[first]} {last}"
+    first, _ = _digest("FIRST", words[0].casefold(), key).draw(len(FIRST))
+    return f"{FIRST[first]} {last}"
 
 
 def _good_phone(found: re.Match[str]) -> bool:
@@ -206,12 +195,6 @@ def _good_ip(found: re.Match[str]) -> bool:
     return _ip_check(int(found["second"]), int(found["third"])) == int(found["check"])
 
 
-def _good_surname(found: re.Match[str]) -> bool:
-    word = found["surname"]
-    parts = [_SYLLABLES.index(word[start : start + 2]) for start in range(2, 10, 2)]
-    return _surname_check(_VOWELS.index(word[1]), parts[:3]) == parts[3]
-
-
 def _always(_: re.Match[str]) -> bool:
     return True
 
@@ -227,7 +210,6 @@ _MAKERS: dict[Kind, Callable[[_Bits], str]] = {
     Kind.STREET_ADDRESS: _street,
 }
 
-_Q = rf"(?P<surname>Q[{_VOWELS}](?:[{_CONSONANTS}][{_VOWELS}]){{4}})"
 _FORMS: dict[Kind, tuple[re.Pattern[str], Callable[[re.Match[str]], bool]]] = {
     Kind.EMAIL_ADDRESS: (re.compile(r"(?<!\w)user-[0-9a-f]{8}@redacted\.example(?!\w)"), _always),
     Kind.URL_CREDENTIALS: (re.compile(r"(?<!\w)https://redacted\.example/[0-9a-f]{8}(?!\w)"), _always),
@@ -246,6 +228,6 @@ _FORMS: dict[Kind, tuple[re.Pattern[str], Callable[[re.Match[str]], bool]]] = {
         _good_ip,
     ),
     Kind.US_SSN: (re.compile(r"(?<!\w)000-\d\d-\d{4}(?!\w)", re.ASCII), _always),
-    Kind.STREET_ADDRESS: (re.compile(rf"(?<!\w)\d{{3}} {_Q} Street(?!\w)", re.ASCII), _good_surname),
-    Kind.PERSON: (re.compile(rf"(?<!\w)(?:(?:{'|'.join(_FIRST)}) )?{_Q}(?!\w)", re.ASCII), _good_surname),
+    Kind.STREET_ADDRESS: (re.compile(rf"(?<!\w)\d{{3}} {SURNAME} Street(?!\w)", re.ASCII), good_surname),
+    Kind.PERSON: (PERSON, good_surname),
 }

@@ -32,6 +32,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from perennial.domain.model import EmbeddingCache, TextEncoder, Workbench
+from perennial.domain.standins import without_names
 from perennial.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ _WANTED = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt", "*.model", "model*.safetensors", "model.safetensors.index.json",
 )  # fmt: skip
+_READING = 2  # raise it when the same text would give another vector: vectors that are kept name it
 _STEP = 8  # texts are padded to a multiple of this many tokens
 _KEPT = 4  # encoders that stay loaded although nobody uses them now
 
@@ -70,10 +72,12 @@ class Encoder:
         return int(self.model.config.hidden_size)
 
     def tokens(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Token ids of each text, special tokens included, cut after ``max_tokens``."""
+        """Token ids of each text, special tokens included, cut after ``max_tokens``; names that stand for persons are left out."""
         limit = min(max_tokens, int(self._tokenizer.model_max_length))
         with self._tokenizer_lock:
-            encoded = self._tokenizer(list(texts), truncation=True, max_length=limit, padding=False)
+            encoded = self._tokenizer(
+                [without_names(text) for text in texts], truncation=True, max_length=limit, padding=False
+            )
         return [list(ids) for ids in encoded["input_ids"]]
 
     def pooled(self, batch: Sequence[Sequence[int]], width: int, model: torch.nn.Module | None = None) -> torch.Tensor:
@@ -125,11 +129,11 @@ def embed(texts: Sequence[str], encoder: TextEncoder, cache: EmbeddingCache | No
     """Embeddings of the texts, in order: [texts, dimension] float32; asks the cache first and tells it what was
     missing.
 
-    The cache's key of a text is the sha256 of its UTF-8 bytes. Its encoder name is ``digest-max_tokens``, since a cut
-    changes the vector.
+    The cache's key of a text is the sha256 of its UTF-8 bytes. Its encoder name is ``digest-max_tokens-reading``, since a cut
+    changes the vector, and so does what is left out.
     """
     keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
-    name = f"{encoder.digest}-{max_tokens}"
+    name = f"{encoder.digest}-{max_tokens}-{_READING}"
     known = _usable(cache.get(name, list(dict.fromkeys(keys))), encoder.dimension) if cache is not None and keys else {}
     missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     if missing:

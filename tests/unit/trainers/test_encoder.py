@@ -16,6 +16,7 @@ import pytest
 
 from perennial.domain.model import Workbench
 from perennial.errors import TrainingError
+from perennial.guard.redactor import Redactor
 from perennial.trainers import LocalBaseStore, MemoryEmbeddings
 from perennial.trainers._encoder import BUNDLED, Encoder, embed, encoder_of, put_base
 
@@ -76,7 +77,7 @@ def test_the_cache_is_asked_first_and_told_what_was_missing(encoder: Encoder, mo
     spy = Spy()
     first = embed(TEXTS, encoder, spy, max_tokens=32)
     assert sorted(spy.told) == sorted({hashlib.sha256(text.encode()).hexdigest() for text in TEXTS})
-    assert spy.names == {f"{encoder.digest}-32"}
+    assert spy.names == {f"{encoder.digest}-32-2"}
 
     def never(*_: object) -> None:
         raise AssertionError("encoded again")
@@ -85,13 +86,13 @@ def test_the_cache_is_asked_first_and_told_what_was_missing(encoder: Encoder, mo
     assert (embed(TEXTS, encoder, spy, max_tokens=32) == first).all()
     monkeypatch.undo()
     embed(TEXTS, encoder, spy, max_tokens=16)
-    assert spy.names == {f"{encoder.digest}-32", f"{encoder.digest}-16"}
+    assert spy.names == {f"{encoder.digest}-32-2", f"{encoder.digest}-16-2"}
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"abc", b"\0" * 127, np.full(32, np.nan, dtype="<f4").tobytes()])
 def test_rubbish_in_the_cache_is_computed_anew(encoder: Encoder, rubbish: bytes) -> None:
     spy = Spy()
-    spy.put(f"{encoder.digest}-32", {hashlib.sha256(b"vote").hexdigest(): rubbish})
+    spy.put(f"{encoder.digest}-32-2", {hashlib.sha256(b"vote").hexdigest(): rubbish})
     assert (embed(["vote"], encoder, spy, max_tokens=32) == embed(["vote"], encoder, None, max_tokens=32)).all()
 
 
@@ -198,3 +199,38 @@ def test_children_of_a_warm_parent_can_compute(tiny_encoder: Path, tmp_path: Pat
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["imported", "2", "used", "1"]
+
+
+def test_names_that_stand_for_persons_are_not_read(encoder: Encoder) -> None:
+    bare = embed(["wins the match", "the bank and vote"], encoder, None, max_tokens=32)
+    named = embed(["Robin Qebadafara wins the match", "the bank and Qebadafara vote"], encoder, None, max_tokens=32)
+    assert (bare == named).all()
+    lookalike = embed(["Qebadafare wins the match"], encoder, None, max_tokens=32)  # its check syllable is wrong
+    assert not (lookalike == bare[:1]).all()
+
+
+SENT = (
+    "Mary Duckworth beat Olga Petrenko 6-4, 6-2 and Duckworth plays the semifinal on Friday.",
+    "President Hamid Rostami told reporters in Geneva that Rostami and Anna Lindqvist agreed on a treaty.",
+    "Coach Hubert Marlowe leaves after three seasons; Marlowe, 71, wants to rest, said his assistant Tony Baretti.",
+    "Judge Susan Whitfield sentenced Carl Brennan to two years for fraud at the bank that Brennan ran.",
+    "Singer Elena Marchetti cancels her tour, her manager Paul Okafor writes, after Marchetti fell ill.",
+    "Chief executive John Havisham sold shares worth $2 million before profits fell, and Havisham denies any wrong.",
+    "Researcher Ingrid Solberg finds that the comet lost its tail; Solberg and Kofi Mensah publish next week.",
+    "Senator Robert Kincaid and his rival Julia Farrow met for a second debate, which Farrow won by most polls.",
+)
+
+
+def test_a_redacted_text_is_nearer_to_what_was_sent_without_its_stand_ins(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled = encoder_of(put_base(BUNDLED, bench), bench)
+    redactor = Redactor(names=True, key=b"tests")
+    found = [redactor.redact(text) for text in SENT]
+    assert all(one.counts.get("PERSON", 0) >= 2 for one in found)
+    sent, kept = (embed(texts, bundled, None, max_tokens=128) for texts in (SENT, [one.text for one in found]))
+    monkeypatch.setattr("perennial.trainers._encoder.without_names", str)
+    read = embed([one.text for one in found], bundled, None, max_tokens=128)
+    near, before = (sent * kept).sum(axis=1), (sent * read).sum(axis=1)
+    assert (near > before).all()
+    assert near.mean() > 0.65  # from here on a correction counts in full; these texts are unusually full of names
