@@ -122,6 +122,9 @@ def deployment(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name, value in named.items():
         monkeypatch.setenv(f"PERENNIAL_{name}", str(value))
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", named["MLFLOW_URL"]
+    )  # the store of files asks the default one too, which is ./mlflow.db
     from mlflow import MlflowClient
 
     # a server makes the model by itself; the store of files says "not found" in words that the adapter takes for a fault
