@@ -610,11 +610,17 @@ class Drill:
             wait_until(
                 "production to serve the second", lambda: where.served() == where.newest(), seconds=PATIENCE, every=1.0
             )
+
+        def brought() -> dict[str, str]:
+            return {run: state for run, state in where.runs("rollout_desk").items() if run.startswith("import__")}
+
+        wait_until("its runs to end", lambda: "running" not in brought().values(), seconds=60)
         rows = where.sql("SELECT version, state::text FROM perennial.rollouts WHERE agent = %s ORDER BY id", AGENT)
-        states = where.runs("rollout_desk")
-        brought = {run: state for run, state in states.items() if run.startswith("import__")}
         self.sheet.check(
-            step, "canary and full by `rollout_desk`", f"{brought}, {rows}", list(brought.values()) == ["success"] * 2
+            step,
+            "canary and full by `rollout_desk`",
+            f"{brought()}, {rows}",
+            list(brought().values()) == ["success"] * 2,
         )
         code, said = where.run("audit", "verify")
         self.sheet.check(step, "both ends are in a sound audit", said.splitlines()[0][:120], not code)
