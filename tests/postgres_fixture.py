@@ -104,9 +104,11 @@ def postgres_server() -> Iterator[Server]:
     with psycopg.connect(server.url("postgres"), autocommit=True) as admin:
         # a template that anything is connected to cannot be copied
         admin.execute("ALTER DATABASE template_perennial ALLOW_CONNECTIONS false")
-    yield server
-    server.kill()
-    shutil.rmtree(root, ignore_errors=True)
+    try:
+        yield server
+    finally:  # benchmarks close the generator, which ends it here
+        server.kill()
+        shutil.rmtree(root, ignore_errors=True)
 
 
 @dataclass(frozen=True)
