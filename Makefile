@@ -11,6 +11,8 @@ TORCH := $(shell sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
 unexport PYTHONDONTWRITEBYTECODE
 
 SPREAD := --dist loadfile --no-loadscope-reorder
+# whole stacks at a time: each wants up to 4 GB
+STACKS ?= $(shell awk '/MemAvailable/ { n = int($$2 / 4000000); print (n < 1 ? 1 : n > 3 ? 3 : n) }' /proc/meminfo)
 
 .PHONY: help demo test check up down status doctor bench acceptance tagger install lock browser clean
 
@@ -24,18 +26,18 @@ test: install browser check ## every check and test, or those named by TESTS
 ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS)
 else
-	@# side by side what shares nothing; then what runs on a whole stack, two at a time: a stack mostly waits
+	@# side by side what shares nothing; then what runs on a whole stack, as many at a time as there is memory for
 	status=0; \
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 $(SPREAD) -m 'not stack' || status=$$?; \
-	$(BIN)/python -m pytest -n 2 $(SPREAD) -m stack || status=$$?; \
+	$(BIN)/python -m pytest -n $(STACKS) $(SPREAD) -m stack || status=$$?; \
 	exit $$status
 endif
 
 check: install ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@# the two slow ones side by side
+	$(BIN)/mypy & types=$$!; $(BIN)/lint-imports && wait $$types
 
 up: install ## start PostgreSQL, Airflow, MLflow and the data plane
 	$(BIN)/perennial up

@@ -1,6 +1,7 @@
 """Fixtures that every room may use."""
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,9 @@ from hypothesis import settings
 settings.register_profile("fixed", derandomize=True)
 settings.register_profile("explore", derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+# Every file with the fixture `stack`; a test that is missing here boots a stack of its own, no more.
+ON_THE_SESSIONS_STACK = ("tests/integration/stack/test_running.py", "tests/acceptance/test_stack_loop.py")
 
 pytest_plugins = ["tests.postgres_fixture", "tests.stack_fixture"]
 
@@ -21,6 +25,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     one worker (``--dist loadfile``), and what it starts is started once.
     """
     items.sort(key=_place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadfile``: the files that use the session's stack stay with one worker too, so that it boots once."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByStack(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = str(super()._split_scope(nodeid))
+            return "the session's stack" if file in ON_THE_SESSIONS_STACK else file
+
+    return ByStack(config, log)
 
 
 def _place(item: pytest.Item) -> tuple[bool, bool, bool]:
