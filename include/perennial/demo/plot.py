@@ -46,7 +46,7 @@ def draw(path: Path, answers: Sequence[Answer], marks: Sequence[Mark], *, title:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(11, 5.2), dpi=120)
+    figure, axes = pyplot.subplots(figsize=(11, 5.2), dpi=120, layout="constrained")
     xs, ys = rolling(answers)
     axes.plot(xs, ys, color="#1f77b4", linewidth=1.8, label="share of right answers, last 100 requests")
     for level, mark in enumerate(marks):
@@ -62,8 +62,7 @@ def draw(path: Path, answers: Sequence[Answer], marks: Sequence[Mark], *, title:
     axes.set_ylabel("right answers")
     axes.set_title(title)
     axes.grid(alpha=0.25)
-    axes.legend(loc="center right", fontsize=8)
-    figure.tight_layout()
+    figure.legend(loc="outside lower right", fontsize=8)  # beside the lines, never over them
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     pyplot.close(figure)
