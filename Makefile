@@ -11,8 +11,8 @@ TORCH := $(shell sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
 unexport PYTHONDONTWRITEBYTECODE
 
 SPREAD := --dist loadfile --no-loadscope-reorder
-# whole stacks at a time: each wants up to 4 GB
-STACKS ?= $(shell awk '/MemAvailable/ { n = int($$2 / 4000000); print (n < 1 ? 1 : n > 3 ? 3 : n) }' /proc/meminfo)
+# whole stacks at a time: each wants up to 4 GB, and three that boot at once keep two cores from answering in time
+STACKS ?= $(shell awk '/MemAvailable/ { n = int($$2 / 4000000); print (n < 2 ? 1 : 2) }' /proc/meminfo)
 
 .PHONY: help demo test check up down status doctor bench acceptance tagger install lock browser clean
 
