@@ -26,7 +26,7 @@ test: install browser check ## every check and test, or those named by TESTS
 ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS)
 else
-	@# side by side what shares nothing; then what runs on a whole stack, as many at a time as there is memory for
+	@# side by side what shares nothing; then what runs on a whole stack, two at a time, or one where memory is short
 	status=0; \
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 $(SPREAD) -m 'not stack' || status=$$?; \
 	$(BIN)/python -m pytest -n $(STACKS) $(SPREAD) -m stack || status=$$?; \

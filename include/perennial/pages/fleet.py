@@ -276,11 +276,9 @@ def _buffer(tallies: Sequence[Tally], aside: str) -> Html:
     if not tasks:
         return el("span", "empty", class_="none")
     order = (*_WAITING, "trained", "holdout", *_ASIDE)
-    folded = _only_quarantined(tallies)
-    if len(folded) > _LINES:
-        tasks = [task for task in tasks if task not in folded]
+    folded = _folded(tallies)
     lines = []
-    for task in tasks:
+    for task in (task for task in tasks if task not in folded):
         mine = {tally.state: tally for tally in tallies if tally.task == task}
         parts: list[Child] = []
         for state in order:
@@ -291,7 +289,7 @@ def _buffer(tallies: Sequence[Tally], aside: str) -> Html:
                 )
                 parts += [" · " if parts else None, el("a", shown, href=aside) if state in _ASIDE else shown]
         lines.append(el("div", el("strong", said(task)), " ", parts, class_="line"))
-    if len(folded) > _LINES:
+    if folded:
         held = [tally for tally in tallies if tally.task in folded]
         rows = f"{count(sum(tally.rows for tally in held))}{' or more' if any(tally.more for tally in held) else ''} quarantined"
         more = el("a", el("span", rows, title=_ABOUT["quarantined"], class_="aside"), href=aside)
@@ -299,11 +297,12 @@ def _buffer(tallies: Sequence[Tally], aside: str) -> Html:
     return join(lines)
 
 
-def _only_quarantined(tallies: Sequence[Tally]) -> frozenset[str]:
-    """Tasks of which every row was set aside: mostly names that no file knows, which a sender makes up as he likes."""
-    return frozenset(tally.task for tally in tallies) - {
-        tally.task for tally in tallies if tally.state != "quarantined"
-    }
+def _folded(tallies: Sequence[Tally]) -> frozenset[str]:
+    """Tasks that share one line: with nothing but quarantined rows, if there are many. Mostly names that no file knows, as a sender makes
+    them up."""
+    other = {tally.task for tally in tallies if tally.state != "quarantined"}
+    found = frozenset(tally.task for tally in tallies) - other
+    return found if len(found) > _LINES else frozenset()
 
 
 def _unsure(row: AgentRow, asked: Asked) -> Html | None:
