@@ -12,6 +12,12 @@ settings.register_profile("fixed", derandomize=True)
 settings.register_profile("explore", derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
+# Workers side by side share the cores: with a thread of torch's per core in each of them, they wait for each other's threads and
+# take twice as long. Libraries read this when they are loaded, and what a test starts inherits it.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    _share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(_share))
+
 # Every file with the fixture `stack`; a test that is missing here boots a stack of its own, no more.
 ON_THE_SESSIONS_STACK = ("tests/integration/stack/test_running.py", "tests/acceptance/test_stack_loop.py")
 
