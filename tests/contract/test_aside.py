@@ -12,7 +12,7 @@ import pytest
 from perennial.audit.log import AuditLog, MemoryAuditLog, PostgresAuditLog
 from perennial.domain.example import Example
 from perennial.domain.origin import LABEL_CONFLICT, NEW_LABEL, SOURCE_CAP
-from perennial.domain.words import JSON, AsideAction, JobStatus, State
+from perennial.domain.words import JSON, AsideAction, JobStatus, Priority, Source, State
 from perennial.errors import AsideRefused
 from perennial.ingest.admit import Admitted, Refused
 from perennial.ingest.aside import NEWEST, AsideKey, AsideOrder, AsideStore, PostgresAside
@@ -202,6 +202,64 @@ def test_a_released_correction_outranks_again_what_came_before_it(desk: Desk) ->
     assert desk.store.rows()[str(waiting.example_id)] == ("superseded", fix.example_id)
     assert desk.store.rows()[str(later.example_id)][1] is None  # it came after; the claim judges it
     assert desk.stands(fix) == (State.RAW, "")
+
+
+def test_a_dropped_correction_overtakes_nothing_any_more_and_may_be_made_again(desk: Desk) -> None:
+    trained, waiting = row("Rates fell.", "good"), row("RATES fell.", "neutral")
+    desk.store.buffer.add(trained)
+    desk.store.train()
+    desk.store.buffer.add(waiting)
+    desk.store.admit()
+    (wrong,) = desk.held(["Rates fell."], label="bad", source=Source.CORRECTION, priority=Priority.HIGH)
+    assert desk.store.rows()[str(trained.example_id)] == ("trained", wrong.example_id)
+    assert desk.store.rows()[str(waiting.example_id)] == ("superseded", wrong.example_id)
+    desk.aside.settle(desk.order("drop", "held", SOURCE_CAP))
+    assert desk.stands(wrong)[0] is State.EVICTED
+    assert desk.store.rows()[str(trained.example_id)] == ("trained", None)
+    assert desk.store.rows()[str(waiting.example_id)] == ("ready", None)
+    late = row("rates FELL.", "fine")
+    desk.store.buffer.add(late)
+    assert desk.stands(late) == (State.RAW, "")  # nothing that holds outranks it
+    assert sorted(desk.store.train("next", "1.0.1")) == ["RATES fell.", "rates FELL."]
+    again = correction("Rates fell.", "bad")
+    assert desk.store.buffer.add(again).added == 1  # the same answer as the dropped one is no repeat of it
+    assert desk.store.rows()[str(trained.example_id)] == ("trained", again.example_id)
+
+
+def test_of_two_corrections_the_older_holds_again_when_the_newer_is_dropped(desk: Desk) -> None:
+    waiting = row("Rates fell.", "neutral")
+    desk.store.buffer.add(waiting)
+    first = correction("Rates fell.", "good")
+    desk.store.buffer.add(first)
+    (second,) = desk.held(["Rates fell."], label="bad", source=Source.CORRECTION, priority=Priority.HIGH)
+    assert desk.store.rows()[str(first.example_id)] == ("superseded", second.example_id)
+    desk.aside.settle(desk.order("drop", "held", SOURCE_CAP))
+    assert desk.store.rows()[str(first.example_id)][1] is None
+    assert desk.store.rows()[str(waiting.example_id)] == ("superseded", first.example_id)
+    assert desk.store.train("next") == ["Rates fell."]
+    assert [one.label for one in desk.store.buffer.regression("scout", TASK)] == ["good"]
+
+
+@pytest.mark.parametrize(("action", "state"), [("release", State.SUPERSEDED), ("drop", State.EVICTED)])
+@pytest.mark.parametrize(("aside", "code"), [("quarantined", "personal_data_left"), ("held", SOURCE_CAP)])
+def test_a_row_that_was_overtaken_while_a_training_had_it_can_be_settled(
+    desk: Desk, action: str, state: State, aside: str, code: str
+) -> None:
+    one = row("Rates fell.", "bad")
+    desk.store.buffer.add(one)
+    desk.store.admit()
+    job, attempt = desk.store.start("overtaken")
+    desk.store.buffer.claim("scout", job, attempt, 10)
+    fix = correction("Rates fell.", "good")
+    desk.store.buffer.add(fix)
+    assert desk.store.buffer.set_aside(job, attempt, [one.example_id], state=aside, reason=code) == 1
+    desk.store.buffer.finish(job, attempt, JobStatus.CANCELLED)
+    assert desk.stands(one) == (State(aside), code)
+    moved = desk.aside.settle(desk.order(action, aside, code, [one]))
+    assert moved.ids == (one.example_id,)
+    assert desk.stands(one)[0] is state
+    assert desk.store.rows()[str(one.example_id)][1] == fix.example_id
+    assert desk.store.train("next") == ["Rates fell."]  # the correction alone
 
 
 @pytest.mark.parametrize(("action", "state"), [("release", State.READY), ("drop", State.EVICTED)])

@@ -310,6 +310,64 @@ def test_a_refused_correction_takes_nothing_away(store: Store) -> None:
     assert store.state(fix) == "quarantined"
 
 
+def test_corrections_whose_guard_was_away_leave_what_they_had_overtaken_to_the_one_that_holds(store: Store) -> None:
+    trained, waiting = row("Rates fell.", "bad"), row("rates  FELL.", "neutral")
+    store.buffer.add(trained)
+    store.train()
+    store.buffer.add(waiting)
+    first, second = correction("Rates fell.", "no such label"), correction("Rates fell.", "good")
+
+    def away(task: str, text: str, expected: JSON, feedback: str | None) -> Admitted | Refused:
+        raise GuardUnavailable("away")
+
+    def closed(task: str, text: str, expected: JSON, feedback: str | None) -> Admitted | Refused:
+        return accept(task, text, expected, feedback) if expected == "good" else Refused(reason="unknown_label")
+
+    store.buffer.add(first)
+    store.admit(away)
+    store.buffer.add(second)
+    store.admit(away)
+    store.admit(closed)
+    assert store.state(first) == "quarantined"
+    assert store.state(second) == "ready"
+    assert store.rows()[str(trained.example_id)] == ("trained", second.example_id)
+    assert store.rows()[str(waiting.example_id)] == ("superseded", second.example_id)
+    assert store.buffer.replay_candidates("scout", TASK, 10, 1) == []
+
+
+def test_a_more_urgent_repeat_of_a_waiting_correction_is_a_row_of_its_own(store: Store) -> None:
+    calm, urgent = correction("Rates fell.", "good", priority=1), correction("Rates fell.", "good", priority=3)
+    store.buffer.add(calm)
+    assert not store.buffer.due("scout").due
+    assert store.buffer.add(urgent).added == 1
+    assert store.rows()[str(calm.example_id)] == ("superseded", urgent.example_id)
+    assert store.buffer.due("scout").due
+    for priority in (3, 2, 0):  # no more urgent: the same wish again
+        repeat = store.buffer.add(correction("Rates fell.", "good", priority=priority))
+        assert (repeat.added, repeat.ids) == (0, (urgent.example_id,))
+
+
+def test_a_correction_under_a_name_that_becomes_an_alias_outranks_what_came_before_it(store: Store) -> None:
+    trained, waiting, fix = (
+        row("Rates fell.", "bad"),
+        row("rates  FELL.", "neutral"),
+        correction("Rates fell.", "good", task="mood"),
+    )
+    store.buffer.add(trained)
+    store.train()
+    store.buffer.add(waiting)
+    store.buffer.add(fix)
+    assert store.state(fix) == "quarantined"
+    assert store.rows()[str(trained.example_id)] == ("trained", None)
+    known = record()
+    known["tasks"][0]["aliases"] = ["mood"]
+    store.buffer.sync_agents([known])
+    store.admit()
+    assert store.state(fix) == "ready"
+    assert store.rows()[str(trained.example_id)] == ("trained", fix.example_id)
+    assert store.rows()[str(waiting.example_id)] == ("superseded", fix.example_id)
+
+
 @pytest.mark.req("J49", "J33")
 def test_after_two_refusals_nothing_calls_for_another_training(store: Store) -> None:
     store.buffer.sync_agents([record(holdout=0.6)])

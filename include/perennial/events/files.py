@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
@@ -16,6 +17,7 @@ from perennial.events.source import RawRecord
 JSON_LINES = {".jsonl", ".ndjson"}
 SUFFIXES = JSON_LINES | {".csv"}
 MAX_LINE = 4 * 1024 * 1024  # bytes
+MAX_LINES = 1000  # of one record of a CSV file
 
 
 def file_digest(path: Path) -> str:
@@ -34,7 +36,7 @@ def read_records(path: Path) -> Iterator[RawRecord]:
         raise SourceError(f"{path.name} is neither JSON Lines nor CSV; name it .jsonl or .csv")
     try:
         with path.open("rb") as stream:
-            yield from _json_lines(stream) if suffix in JSON_LINES else _csv(stream)
+            yield from _json_lines(stream) if suffix in JSON_LINES else _csv(stream, path.name)
     except OSError as error:
         raise SourceError(f"{path.name} cannot be read ({error.strerror}); check its owner and mode") from error
 
@@ -74,21 +76,70 @@ def _refuse_constant(_name: str) -> NoReturn:
     raise ValueError("NaN and infinity are no JSON")
 
 
-def _csv(stream: BinaryIO) -> Iterator[RawRecord]:
-    # undecodable bytes become surrogates, which the checks of the fields refuse one record at a time
-    text = TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text)
-    header = next(reader, None)
-    while header is not None:
+def _csv(stream: BinaryIO, name: str) -> Iterator[RawRecord]:
+    lines = _Lines(stream)
+    header: list[str] | None = None
+    while lines.begin():
         try:
-            row = next(reader)
-        except StopIteration:
-            return
+            row = next(csv.reader(lines, strict=True))
         except csv.Error as error:
-            yield _broken(reader.line_num, b"", f"is not CSV ({error}); check its quotes")
+            problem = f"is not CSV ({error}); check its quotes"
+            if header is None:
+                raise SourceError(f"{name}: line 1, which names the fields, {problem}") from error
+            # a quote that nothing closes reaches over the lines below: each of them gets a turn of its own
+            number, line = lines.give_back()
+            yield _broken(number, line.encode("utf-8", "surrogateescape"), problem)
             continue
-        if row:
-            yield _from_row(reader.line_num, header, row)
+        if header is None:
+            header = row
+        elif row:
+            yield _from_row(lines.number, header, row)
+
+
+class _Lines:
+    """Physical lines of a CSV file for one record at a time, and again those that a broken record had swallowed."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        # undecodable bytes become surrogates, which the checks of the fields refuse one record at a time
+        self._text = TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        self._ahead: deque[str] = deque()
+        self._taken: list[str] = []
+        self._size = 0  # characters of the record
+        self.number = 0  # of the last line that was handed out
+
+    def begin(self) -> bool:
+        """Forget the record before; False at the end of the file."""
+        self._taken, self._size = [], 0
+        if not self._ahead and (line := self._read()):
+            self._ahead.append(line)
+        return bool(self._ahead)
+
+    def give_back(self) -> tuple[int, str]:
+        """The first line of a broken record with its number; those after it are read again."""
+        self._ahead.extendleft(reversed(self._taken[1:]))
+        self.number -= len(self._taken) - 1
+        return self.number, self._taken[0]
+
+    def _read(self) -> str:
+        line = self._text.readline(MAX_LINE)
+        rest = line
+        while len(rest) == MAX_LINE and not rest.endswith(("\n", "\r")):
+            rest = self._text.readline(MAX_LINE)  # of a line that is too long only the beginning is kept
+        return line
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        if self._size >= MAX_LINE or len(self._taken) >= MAX_LINES:
+            raise csv.Error(f"a record of more than {MAX_LINES} lines or {MAX_LINE} characters")
+        line = self._ahead.popleft() if self._ahead else self._read()
+        if not line:
+            raise StopIteration
+        self._taken.append(line)
+        self._size += len(line)
+        self.number += 1
+        return line
 
 
 def _from_row(number: int, header: list[str], row: list[str]) -> RawRecord:

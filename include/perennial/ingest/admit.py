@@ -105,6 +105,7 @@ class Admission:
     """Admits rows with the ``admit`` role. Two at once share the work; a kill loses and repeats nothing."""
 
     _sql = load("perennial.ingest", "admit.sql")
+    _overtake = load("perennial.ingest", "aside.sql")["aside_overtake"]
 
     def __init__(self, database: Database, *, batch: int = 100) -> None:
         self._database, self._batch = database, batch
@@ -140,10 +141,13 @@ class Admission:
     def release(self, agent: str) -> int:
         """Let rows wait again that stood aside for an absent guard or for a task that the fleet knows by now."""
         with self._database.connection() as connection:
-            return sum(
-                connection.execute(self._sql[statement], {"agent": agent}).rowcount
-                for statement in ("release_guard", "release_tasks")
-            )
+            waiting = connection.execute(self._sql["release_guard"], {"agent": agent}).rowcount
+            named = [
+                row["example_id"] for row in connection.execute(self._sql["release_tasks"], {"agent": agent}).fetchall()
+            ]
+            if named:  # a correction under the right name at last outranks what came before it
+                connection.execute(self._overtake, {"ids": named})
+        return waiting + len(named)
 
     def redact_again(
         self, agent: str, version: str, redact: Examine, *, seconds: float, trained: bool, ahead: Ahead | None = None

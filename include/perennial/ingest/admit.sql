@@ -43,13 +43,8 @@ WHERE example_id = %(example_id)s
 UPDATE perennial.examples SET state = 'quarantined', reason = %(reason)s, expected_output = NULL, predicted_output = NULL
 WHERE example_id = %(example_id)s
 -- name: restore_corrected
--- A refused correction takes nothing away: what it had overtaken counts again.
-UPDATE perennial.examples SET superseded_by = NULL,
-    reason = CASE WHEN state = 'superseded' THEN '' ELSE reason END,
-    state = CASE WHEN state <> 'superseded' THEN state WHEN label_digest = '' THEN 'unlabelled'
-                 WHEN admitted_at IS NULL THEN 'raw' ELSE 'ready' END::perennial.example_state
-WHERE content_digest BETWEEN substring(%(input_digest)s::bytea FROM 1 FOR 16) AND perennial.last_of(%(input_digest)s::bytea)
-  AND superseded_by = %(example_id)s
+-- A refused correction takes nothing away: what it had overtaken counts again, or is overtaken by another correction that holds.
+SELECT perennial.restore_corrected(ARRAY[%(example_id)s::uuid])
 -- name: count
 SELECT perennial.add_to_counter(%(agent)s, 'quarantined', %(amount)s)
 -- name: release_guard
@@ -80,6 +75,7 @@ UPDATE perennial.examples e SET task = j.task,
     superseded_by = j.twin, reason = CASE WHEN j.repeats THEN 'duplicate' ELSE '' END,
     state = CASE WHEN j.repeats THEN 'superseded' WHEN e.label_digest = '' THEN 'unlabelled' ELSE 'raw' END::perennial.example_state
 FROM judged j WHERE e.example_id = j.example_id
+RETURNING e.example_id
 -- name: stale_waiting
 -- Rows in which a training found what an older redactor had left: they wait for exactly this.
 SELECT e.example_id FROM perennial.examples e

@@ -251,6 +251,7 @@ class PostgresAside:
         releases, ids = order.action is AsideAction.RELEASE, tuple(values["ids"])
         if ids and not releases:
             connection.execute(self._sql["aside_drop"], values)
+            connection.execute(self._sql["restore_corrected"], values)
         elif ids and order.key.state is State.HELD:
             connection.execute(self._sql["aside_release_held"], values)
         elif ids:
@@ -299,9 +300,12 @@ def _decide_held(database: Database, statement: str, action: str, agent: str, ac
     from psycopg.types.json import Jsonb
 
     with database.connection() as connection:
-        count = connection.execute(
-            load("perennial.ingest", _FILE)[statement], {"agent": agent, "actor": actor}
-        ).rowcount
+        queries = load("perennial.ingest", _FILE)
+        moved = connection.execute(queries[statement], {"agent": agent, "actor": actor})
+        count = moved.rowcount
+        if statement == "drop_held":
+            gone = [row["example_id"] for row in moved.fetchall() if row["correction"]]
+            connection.execute(queries["restore_corrected"], {"ids": gone})
         entry = {"actor": actor, "action": action, "agent": agent, "subject": agent}
         detail = Jsonb({"rows": count, "reason": reason})
         connection.execute(load("perennial.audit")["append"], {**entry, "detail": detail})

@@ -1,7 +1,8 @@
 -- name: release_held
 -- With them the holdout rows that came in with their batch. 'released' tells the screening of the next batch that a person let these through.
 UPDATE perennial.examples
-SET state = 'ready', refusals = 0, reason = CASE WHEN holdout THEN '' ELSE 'released' END, job_id = NULL, attempt = NULL
+SET state = CASE WHEN superseded_by IS NULL THEN 'ready' ELSE 'superseded' END::perennial.example_state, refusals = 0,
+    reason = CASE WHEN superseded_by IS NOT NULL THEN 'corrected' WHEN holdout THEN '' ELSE 'released' END, job_id = NULL, attempt = NULL
 WHERE agent = %(agent)s AND ((state = 'held' AND reason <> 'new_label_waiting')
    OR (holdout AND state = 'ready' AND reason = 'held with its batch'))
 -- name: drop_held
@@ -9,6 +10,7 @@ WHERE agent = %(agent)s AND ((state = 'held' AND reason <> 'new_label_waiting')
 UPDATE perennial.examples SET state = 'evicted', reason = 'dropped by ' || %(actor)s
 WHERE agent = %(agent)s AND ((state = 'held' AND reason <> 'new_label_waiting')
    OR (holdout AND state = 'ready' AND reason = 'held with its batch'))
+RETURNING example_id, correction
 -- name: aside_totals
 -- Per agent and state, exact up to `most`: the count stops there, so it costs the same however much stands aside.
 SELECT a.agent, s.state, c.n AS rows
@@ -61,32 +63,38 @@ ORDER BY id DESC LIMIT %(limit)s
 -- The fence: rows that are no longer where the person saw them stay as they are.
 SELECT example_id FROM perennial.examples
 WHERE example_id = ANY (%(ids)s) AND agent = %(agent)s AND state = %(state)s::perennial.example_state AND task = %(task)s
-  AND aside = %(code)s AND superseded_by IS NULL
+  AND aside = %(code)s
 ORDER BY id FOR UPDATE
 -- name: aside_pick_group
 -- Up to `until`, the newest row there was when the person decided: what came later was not looked at.
 SELECT example_id FROM perennial.examples
 WHERE agent = %(agent)s AND state = %(state)s::perennial.example_state
-  AND task = %(task)s AND aside = %(code)s AND id <= %(until)s AND superseded_by IS NULL
+  AND task = %(task)s AND aside = %(code)s AND id <= %(until)s
 ORDER BY id DESC LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 -- name: aside_release_held
--- 'released' tells the screening of the next batch that a person let these through.
-UPDATE perennial.examples SET state = 'ready', refusals = 0, reason = 'released', job_id = NULL, attempt = NULL
+-- 'released' tells the screening of the next batch that a person let these through. What a correction overtook while a training had it
+-- stands aside no more, and trains no more either.
+UPDATE perennial.examples SET
+    state = CASE WHEN superseded_by IS NULL THEN 'ready' ELSE 'superseded' END::perennial.example_state, refusals = 0,
+    reason = CASE WHEN superseded_by IS NULL THEN 'released' ELSE 'corrected' END, job_id = NULL, attempt = NULL
 WHERE example_id = ANY (%(ids)s)
 -- name: aside_release_quarantined
 -- Through admission again, from the original: nothing of an earlier look at it stays, not even a redaction.
 UPDATE perennial.examples SET
-    state = CASE WHEN label_digest = '' THEN 'unlabelled' ELSE 'raw' END::perennial.example_state, reason = '', refusals = 0,
+    state = CASE WHEN superseded_by IS NOT NULL THEN 'superseded' WHEN label_digest = '' THEN 'unlabelled'
+                 ELSE 'raw' END::perennial.example_state,
+    reason = CASE WHEN superseded_by IS NULL THEN '' ELSE 'corrected' END, refusals = 0,
     input_text = NULL, user_feedback = NULL, redaction = NULL, admitted_at = NULL, job_id = NULL, attempt = NULL
 WHERE example_id = ANY (%(ids)s)
 -- name: aside_overtake
--- A correction that was refused had given back what it had overtaken; with its release that is overtaken again.
+-- A correction that was refused had given back what it had overtaken; with its release that is overtaken again. One whose task had no
+-- name in the fleet had overtaken nothing yet.
 UPDATE perennial.examples o SET superseded_by = w.example_id,
     state = CASE WHEN o.state IN ('raw', 'ready', 'unlabelled', 'held') THEN 'superseded' ELSE o.state END,
     reason = CASE WHEN o.state IN ('raw', 'ready', 'unlabelled', 'held') THEN 'corrected' ELSE o.reason END
 FROM (
     SELECT DISTINCT ON (input_digest) example_id, id, input_digest FROM perennial.examples
-    WHERE example_id = ANY (%(ids)s) AND correction ORDER BY input_digest, id DESC
+    WHERE example_id = ANY (%(ids)s) AND correction AND superseded_by IS NULL ORDER BY input_digest, id DESC
 ) w
 WHERE o.content_digest BETWEEN substring(w.input_digest FROM 1 FOR 16) AND perennial.last_of(w.input_digest)
   AND o.id < w.id AND o.superseded_by IS NULL AND o.state IN ('raw', 'ready', 'unlabelled', 'held', 'claimed', 'trained')
@@ -94,6 +102,9 @@ WHERE o.content_digest BETWEEN substring(w.input_digest FROM 1 FOR 16) AND peren
 -- Evicted rather than deleted: nothing that was acknowledged disappears from the books.
 UPDATE perennial.examples SET state = 'evicted', reason = 'dropped by ' || %(actor)s, job_id = NULL, attempt = NULL
 WHERE example_id = ANY (%(ids)s)
+-- name: restore_corrected
+-- What was dropped overtakes nothing any more.
+SELECT perennial.restore_corrected(%(ids)s::uuid[])
 -- name: aside_holdout_release
 -- Holdout rows that came in with refused batches judge again when all refused rows of their task are let go.
 UPDATE perennial.examples SET reason = '', job_id = NULL, attempt = NULL

@@ -62,7 +62,7 @@ WITH best AS (
 ), judged AS (
     SELECT b.example_id, c.example_id AS newer FROM best b LEFT JOIN LATERAL (
         SELECT c.example_id FROM perennial.examples c
-        WHERE c.input_digest = b.input_digest AND c.correction AND c.state NOT IN ('quarantined', 'purged', 'superseded')
+        WHERE c.input_digest = b.input_digest AND c.correction AND c.state NOT IN ('quarantined', 'purged', 'evicted', 'superseded')
           AND c.id <> b.id AND (NOT b.correction OR c.id > b.id)
         ORDER BY c.id DESC LIMIT 1
     ) c ON true

@@ -128,8 +128,9 @@ class MemoryBuffer(MemoryOrigins):
         latest = self.state.latest_correction(digest, example.example_id)
         if correction and latest is not None and _repeats(example, latest):
             return latest.example.example_id, None
+        before = self.state.latest_correction(digest, example.example_id, dropped=True) if correction else None
         content = content_digest(
-            example, task, correction=correction, after=latest.example.example_id if latest and correction else None
+            example, task, correction=correction, after=before.example.example_id if before else None
         )
         for row in self.state.rows:
             if row.example.example_id == example.example_id or row.content_digest == content:
@@ -371,7 +372,7 @@ class MemoryBuffer(MemoryOrigins):
 
 
 def _repeats(example: Example, latest: Row) -> bool:
-    waits = latest.state in (State.RAW, State.READY, State.CLAIMED)
+    waits = latest.state in (State.RAW, State.READY, State.CLAIMED) and latest.example.priority >= example.priority
     return waits and latest.example.expected_output == example.expected_output
 
 
@@ -413,7 +414,7 @@ class MemoryAdmission:
         if isinstance(answer, Refused):
             row.state, row.reason = State.QUARANTINED, answer.reason
             if row.correction and answer.reason != GUARD_AWAY:
-                self._restore(row)
+                self._state.restore_corrected({row.example.example_id})
             return "quarantined"
         row.text, row.label, row.feedback = answer.text, answer.expected_output, answer.feedback
         row.state = State.READY if answer.expected_output is not None else State.UNLABELLED
@@ -477,16 +478,6 @@ class MemoryAdmission:
         if asked is not None and not answer.doubts and asked.state is RedactionState.OPEN:
             asked.state, asked.doubts = RedactionState.CLOSED, ()
 
-    def _restore(self, refused: Row) -> None:
-        for row in self._state.rows:
-            if row.superseded_by == refused.example.example_id:
-                row.superseded_by = None
-                if row.state is State.SUPERSEDED:
-                    row.reason = ""
-                    labelled = row.example.expected_output is not None
-                    admitted = State.READY if row.admitted_at else State.RAW
-                    row.state = admitted if labelled else State.UNLABELLED
-
     def _rename(self, row: Row, task: str) -> None:
         content = content_digest(row.example, task, correction=row.correction, after=None)
         twin = next((other for other in self._state.rows if other.content_digest == content and other is not row), None)
@@ -496,6 +487,8 @@ class MemoryAdmission:
             return
         row.input_digest, row.content_digest = digest_of(row.example, task), content
         row.state, row.reason = State.RAW if row.example.expected_output is not None else State.UNLABELLED, ""
+        if row.correction:
+            self._state.supersede(row)
 
     def release(self, agent: str) -> int:
         """Let rows wait again that stood aside for an absent guard or for a task that the fleet knows by now."""

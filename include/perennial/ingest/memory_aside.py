@@ -66,7 +66,7 @@ class MemoryAside:
         with self._state.lock:
             picked = [
                 row for row in self._state.of(order.agent)
-                if row.state in ASIDE and _key(row) == order.key and row.superseded_by is None
+                if row.state in ASIDE and _key(row) == order.key
                 and (row.number <= order.until if order.ids is None else row.example.example_id in order.ids[:limit])
             ]  # fmt: skip
             picked = sorted(picked, key=lambda row: -row.number)[:limit]
@@ -78,6 +78,8 @@ class MemoryAside:
                 self._move(order, row)
             for row in follows:
                 self._follow(order, row)
+            if order.action is AsideAction.DROP:
+                self._state.restore_corrected(set(moved.ids))
             if order.action is AsideAction.RELEASE and order.key.state is State.QUARANTINED:
                 self._overtake(picked)
             return moved
@@ -86,6 +88,8 @@ class MemoryAside:
         row.job_id = row.attempt = None
         if order.action is AsideAction.DROP:
             row.state, row.reason = State.EVICTED, f"dropped by {order.actor}"
+        elif row.superseded_by is not None:  # a correction overtook it while a training had it
+            row.state, row.reason, row.refusals = State.SUPERSEDED, "corrected", 0
         elif order.key.state is State.HELD:
             row.state, row.reason, row.refusals = State.READY, RELEASED, 0
         else:

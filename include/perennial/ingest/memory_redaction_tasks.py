@@ -71,11 +71,14 @@ class MemoryRedactionTasks:
         restores = order.decision is RedactionDecision.RESTORE
         found.cleared = found.cleared | words if restores else found.cleared - words
         found.state, found.doubts = order.decision.state, ()
+        gone = set()
         for row in rows:
             if restores and row.redaction is not None and row.state not in (State.EVICTED, State.PURGED):
                 row.redaction = {**row.redaction, "version": ""}
             elif order.decision is RedactionDecision.DROP and row.state in _DROPPABLE:
                 row.state, row.reason, row.job_id, row.attempt = State.EVICTED, f"dropped by {order.actor}", None, None
+                gone.add(row.example.example_id)
+        self._state.restore_corrected(gone)
 
     def _rows(self, found: Asked) -> list[Row]:
         return [row for row in self._state.rows if row.example.example_id in found.example_ids]

@@ -18,6 +18,8 @@ from perennial.domain.words import JSON, RedactionState, Source, State
 from perennial.ingest.digests import input_digest, plain_digest
 from perennial.ingest.results import Job, Offset, Performance, Rejection
 
+_HOLDS_NOTHING = frozenset({State.QUARANTINED, State.PURGED, State.EVICTED, State.SUPERSEDED})  # of corrections
+
 
 def now() -> datetime:
     """The present moment, UTC."""
@@ -134,13 +136,33 @@ class MemoryState:
         if amount > 0:
             self.counters[agent, name] = self.counters.get((agent, name), 0) + amount
 
-    def latest_correction(self, digest: bytes, but: UUID) -> Row | None:
-        """The newest correction of an input that was not refused."""
+    def latest_correction(self, digest: bytes, but: UUID, *, dropped: bool = False) -> Row | None:
+        """The newest correction of an input that was not refused; with ``dropped`` also one that a person dropped."""
+        aside = {State.QUARANTINED, State.PURGED} | (set() if dropped else {State.EVICTED})
         for row in reversed(self.rows):
-            aside = row.state in (State.QUARANTINED, State.PURGED)
-            if row.correction and row.input_digest == digest and not aside and row.example.example_id != but:
+            if (
+                row.correction
+                and row.input_digest == digest
+                and row.state not in aside
+                and row.example.example_id != but
+            ):
                 return row
         return None
+
+    def restore_corrected(self, gone: set[UUID]) -> None:
+        """What these corrections had overtaken goes to the newest other one that holds and is newer, or waits again."""
+        for row in [row for row in self.rows if row.superseded_by in gone]:
+            newer = [
+                other for other in self.rows
+                if other.correction and other.input_digest == row.input_digest and other is not row
+                and other.state not in _HOLDS_NOTHING and other.example.example_id not in gone
+                and (not row.correction or other.number > row.number)
+            ]  # fmt: skip
+            row.superseded_by = newer[-1].example.example_id if newer else None
+            if row.state is State.SUPERSEDED and not newer:
+                row.reason = ""
+                labelled = row.example.expected_output is not None
+                row.state = State.UNLABELLED if not labelled else State.READY if row.admitted_at else State.RAW
 
     def supersede(self, winner: Row) -> None:
         """A correction outranks every older row of its input; one that is released later does not outrank what came after it."""

@@ -172,7 +172,8 @@ class PostgresRedactionTasks:
             if order.decision is RedactionDecision.RESTORE:
                 connection.execute(self._sql["to_redact_again"], values)
             elif order.decision is RedactionDecision.DROP:
-                connection.execute(self._sql["drop_rows"], values)
+                dropped = connection.execute(self._sql["drop_rows"], values).fetchall()
+                connection.execute(self._sql["restore_corrected"], {"ids": [row["example_id"] for row in dropped]})
             entry = entry_of(order, found["task"], found["kinds"], values["ids"])
             connection.execute(self._audit["append"], {**entry, "detail": Jsonb(entry["detail"])})
         return None

@@ -28,6 +28,9 @@ WHERE example_id = ANY (%(ids)s) AND redaction IS NOT NULL AND state NOT IN ('ev
 -- name: drop_rows
 UPDATE perennial.examples SET state = 'evicted', reason = 'dropped by ' || %(actor)s, job_id = NULL, attempt = NULL
 WHERE example_id = ANY (%(ids)s) AND state IN ('raw', 'ready', 'held', 'unlabelled', 'quarantined', 'superseded')
+RETURNING example_id
+-- name: restore_corrected
+SELECT perennial.restore_corrected(%(ids)s::uuid[])
 -- name: cleared
 SELECT text_key, cleared FROM perennial.redaction_tasks
 WHERE agent = %(agent)s AND cleared <> '{}' ORDER BY number DESC LIMIT %(limit)s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
@@ -14,6 +15,7 @@ from perennial.rollout.rows import Report
 
 _KNOWN = frozenset({"agent", "agent_name", "kind", "reporter", "prediction_id", "version", "report_id"})
 _LONGEST = 200
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # neither UTF-8 nor PostgreSQL can hold these
 _ANONYMOUS = b"anonymous"  # reports without an author count as one person's
 
 
@@ -53,7 +55,7 @@ def report_of(fields: Mapping[str, Any], *, key: bytes) -> Report:
 
 
 def _digest(agent: str, fields: Mapping[str, Any], key: bytes) -> bytes:
-    who = _ANONYMOUS if fields.get("reporter") is None else _text(fields, "reporter").encode("utf-8", "surrogatepass")
+    who = _ANONYMOUS if fields.get("reporter") is None else _text(fields, "reporter").encode()
     return hmac.new(key, agent.encode() + b"\0" + who, hashlib.sha256).digest()[:16]
 
 
@@ -61,8 +63,10 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
     value = fields.get(name)
     if value is None:
         raise InvalidExample(name, "is missing", f"send {name}")
-    if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST or "\0" in value:
-        raise InvalidExample(name, "is not a short text", f"send a string of at most {_LONGEST} characters")
+    if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST or _UNSTORABLE.search(value):
+        raise InvalidExample(
+            name, "is not a short text", f"send a string of at most {_LONGEST} characters that UTF-8 knows"
+        )
     return value
 
 

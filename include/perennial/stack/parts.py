@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from perennial.stack import environment, postgres
 from perennial.stack.health import AirflowHealth, HeartbeatProbe, HttpProbe, PostgresProbe, Probe
 from perennial.stack.home import Home
+from perennial.stack.launch import LAUNCH
 from perennial.stack.ports import LOOPBACK, Ports
 from perennial.stack.provision import PROVISION
 from perennial.stack.secrets import Secrets
@@ -49,7 +50,7 @@ class Part:
 
 
 def _python(*words: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", *words)
+    return (sys.executable, "-m", LAUNCH, *words)
 
 
 def _has(module: str) -> bool:

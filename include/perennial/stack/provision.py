@@ -19,6 +19,7 @@ from perennial.errors import NotConfigured, PerennialError, StackError
 from perennial.settings import load_settings
 from perennial.stack.files import read_json, write_private
 from perennial.stack.home import Home, home
+from perennial.stack.launch import LAUNCH
 from perennial.stack.secrets import Secrets, read_or_make, signing_keys
 from perennial.storage.queries import load
 
@@ -97,7 +98,7 @@ def airflow_tables() -> None:
                 database.execute(queries["forget_jobs"], {"job_type": job_type})
             return
         code = subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"], check=False, timeout=MIGRATION_SECONDS
+            [sys.executable, "-m", LAUNCH, "airflow", "db", "migrate"], check=False, timeout=MIGRATION_SECONDS
         ).returncode
         if code:
             raise StackError(f"`airflow db migrate` ended with exit code {code}; its words are above")

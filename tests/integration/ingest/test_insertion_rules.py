@@ -82,6 +82,7 @@ def test_the_ten_columns_come_back_as_they_went_in(database: Urls, old_client: p
         ("agent_name", "nobody"), ("agent_name", None), ("task_type", " "), ("input_text", ""), ("input_text", None),
         ("uncertainty_score", 7.5), ("uncertainty_score", float("nan")), ("uncertainty_score", None), ("importance_score", -3),
         ("correction_priority", 99), ("correction_priority", -1), ("source_url", "u" * 3000), ("user_feedback", "x" * 30_000),
+        ("timestamp", "infinity"), ("timestamp", "9999-12-31 23:59:59+00"), ("timestamp", "0044-03-15 BC"),
     ],
 )  # fmt: skip
 def test_a_bad_insert_is_an_error_that_names_the_field(

@@ -17,6 +17,7 @@ ROUTES = [
     "/v1/examples",
     "/v1/feedback",
     "/v1/corrections",
+    "/v1/reports",
     "/v1/rollback",
     "/v1/faults",
 ]
@@ -49,7 +50,7 @@ def test_odd_bodies_are_refused_by_every_route(plane: Plane, route: str) -> None
     assert not plane.stored
 
 
-@pytest.mark.parametrize("route", ["/v1/examples", "/v1/predict", "/v1/outcomes"])
+@pytest.mark.parametrize("route", ["/v1/examples", "/v1/predict", "/v1/outcomes", "/v1/reports"])
 @pytest.mark.parametrize("raw", [b"[NaN]", b"[Infinity]", b'[{"a":"\\u0000"}]', b'[{"agent_name":"\\ud800"}]'])
 def test_what_json_or_postgresql_does_not_know_is_a_422(plane: Plane, route: str, raw: bytes) -> None:
     plane.world.champion("1.0.0")

@@ -172,6 +172,43 @@ def test_csv_knows_quotes_empty_cells_and_broken_rows(tmp_path: Path) -> None:
     assert "\udce9" in rows[7]["text"]
 
 
+def test_a_quote_that_nothing_closes_costs_its_own_line_alone(tmp_path: Path) -> None:
+    file = tmp_path / "stray.csv"
+    lines = [f"text {number},good" for number in range(2, 5001)]
+    lines[3] = '"text 5,good'  # line 5
+    lines[998] = '"a ""quoted"" word, and a comma",good'  # line 1,000
+    file.write_text("\n".join(["text,label", *lines]))
+    rows = {record.position: record.data for record in read_records(file) if record.data is not None}
+    assert sorted(rows) == [number for number in range(2, 5001) if number != 5]
+    assert rows[1000] == {"text": 'a "quoted" word, and a comma', "label": "good"}
+    assert list(problems(file)) == [5]
+    broken = next(record for record in read_records(file) if record.problem)
+    assert broken.raw == b'"text 5,good\n'
+    lines[998] = "text 1000,good"  # no quote below it at all: it reaches for the end of the file
+    file.write_text("\n".join(["text,label", *lines]))
+    assert list(problems(file)) == [5]
+    assert sum(record.data is not None for record in read_records(file)) == 4998
+
+
+def test_a_line_without_end_in_a_csv_file_is_refused_and_not_held_in_memory(tmp_path: Path) -> None:
+    file = tmp_path / "long.csv"
+    file.write_text("text,label\n" + "x" * (3 * MAX_LINE) + ",good\nshort,good\n")
+    assert list(problems(file)) == [2]
+    assert [record.data for record in read_records(file) if record.data] == [{"text": "short", "label": "good"}]
+    assert max(len(record.raw) for record in read_records(file)) <= 65536
+
+
+@pytest.mark.parametrize("header", ['"text,label\na,b\n', "x" * 200_000 + ",label\na,b\n"], ids=["quote", "length"])
+def test_a_header_that_cannot_be_read_keeps_no_other_file_out(tmp_path: Path, header: str) -> None:
+    (tmp_path / "a.csv").write_text(header)
+    (tmp_path / "b.jsonl").write_text('{"n": 1}\n')
+    store = Store()
+    with pytest.raises(SourceError, match=r"a\.csv: line 1, which names the fields, is not CSV"):
+        store.drain(DropFolder(tmp_path, quiet_seconds=0))
+    assert store.read == [{"n": 1}]
+    assert (tmp_path / "a.csv").exists()  # nothing of it was read
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.xlsx").write_text("")
     with pytest.raises(SourceError, match=r"x\.xlsx"):
