@@ -11,8 +11,8 @@ TORCH := $(shell sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
 unexport PYTHONDONTWRITEBYTECODE
 
 SPREAD := --dist loadfile --no-loadscope-reorder
-# whole stacks at a time: each wants up to 4 GB, and three that boot at once keep two cores from answering in time
-STACKS ?= $(shell awk '/MemAvailable/ { n = int($$2 / 4000000); print (n < 2 ? 1 : 2) }' /proc/meminfo)
+# whole stacks at a time: each wants up to 4 GB; they boot one after the other
+STACKS ?= $(shell awk '/MemAvailable/ { n = int($$2 / 4000000); print (n < 1 ? 1 : n > 3 ? 3 : n) }' /proc/meminfo)
 
 .PHONY: help demo test check up down status doctor bench acceptance tagger install lock browser clean
 
@@ -26,10 +26,10 @@ test: install browser check ## every check and test, or those named by TESTS
 ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS)
 else
-	@# side by side what shares nothing; then what runs on a whole stack, two at a time, or one where memory is short
+	@# side by side what shares nothing; then what runs on a whole stack, three at a time, or fewer where memory is short
 	status=0; \
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 $(SPREAD) -m 'not stack' || status=$$?; \
-	$(BIN)/python -m pytest -n $(STACKS) $(SPREAD) -m stack || status=$$?; \
+	$(BIN)/python -m pytest -n $(STACKS) $(SPREAD) -m stack $$(grep -rl --include='test_*.py' 'mark\.stack' tests) || status=$$?; \
 	exit $$status
 endif
 

@@ -5,6 +5,7 @@ Use it as a plugin (``pytest_plugins = ["tests.stack_fixture"]``) and mark tests
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,14 @@ def free_port_base(count: int = 4) -> int:
             for probe in probes:
                 probe.close()
     raise RuntimeError("no free ports")
+
+
+@contextmanager
+def turn_to_boot() -> Iterator[None]:
+    """Waits until no other worker's Airflow boots: two cores carry three stacks that run, and not three that come up at once."""
+    with (Path(tempfile.gettempdir()) / "perennial-tests-boot.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass
@@ -141,7 +151,8 @@ def stack() -> Iterator[Stack]:
     """The session's stack, up and well. Tests must leave it so; those that break it make their own with ``make_stack``."""
     made = make_stack(PERENNIAL_FAULTS="1")
     try:
-        made.perennial("up")
+        with turn_to_boot():
+            made.perennial("up")
         yield made
     finally:
         remove(made)

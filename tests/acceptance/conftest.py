@@ -13,4 +13,4 @@ from tests.postgres_fixture import Database
 @pytest.fixture
 def world(database: Database, tmp_path: Path) -> World:
     """One agent, no rows yet."""
-    return make_world(database, tmp_path)
+    return make_world(database, tmp_path, read_before=True)

@@ -78,7 +78,7 @@ def found_champion(
     database: Database, folder: Path, rows: Sequence[Row], *, holdout: float = 0.2, people: int = 30
 ) -> World:
     """A deployment whose first version learned ``rows``: four fifths from an archive, the rest from ``people`` untrusted readers."""
-    world = make_world(database, folder)
+    world = make_world(database, folder, read_before=True)
     defend(world, holdout=holdout)
     world.ports.buffer.add_many(
         [

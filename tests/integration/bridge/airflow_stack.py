@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+from perennial.stack.launch import LAUNCH
+from tests.stack_fixture import turn_to_boot
+
 ROOT = Path(__file__).resolve().parents[3]
 BUSY = 3.0  # times below are those of an idle machine
 PARTS = {"api": "api-server", "scheduler": "scheduler", "dag-processor": "dag-processor", "triggerer": "triggerer"}
@@ -118,12 +121,17 @@ class Stack:
         (self.home / "passwords.json").write_text(json.dumps(passwords))
         for agent in agents:
             self.add_agent(agent)
-        self._airflow("db", "migrate")
-        for name, slots in (pools or {"gpu": 2, "cpu": 8}).items():
-            self._airflow("pools", "set", name, str(slots), "tests")
-        for part in PARTS:
-            self.launch(part)
-        self.wait(lambda: all(f"train_{agent}" in self.dags() for agent in agents), 150, "the DAGs appear")
+        wanted = self.home / "pools.json"
+        wanted.write_text(json.dumps({
+            name: {"slots": slots, "description": "tests", "include_deferred": False}
+            for name, slots in (pools or {"gpu": 2, "cpu": 8}).items()
+        }))  # fmt: skip
+        with turn_to_boot():
+            self._airflow("db", "migrate")
+            self._airflow("pools", "import", str(wanted))
+            for part in PARTS:
+                self.launch(part)
+            self.wait(lambda: all(f"train_{agent}" in self.dags() for agent in agents), 150, "the DAGs appear")
         for dag in ("harvest", "rollout_watch", "report_buffers"):  # not what is tested here
             self.call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": True})
         self.end_the_night(*agents)
@@ -147,13 +155,13 @@ class Stack:
 
     def _airflow(self, *words: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "airflow", *words], env=self.environment, capture_output=True, text=True
+            [sys.executable, "-m", LAUNCH, "airflow", *words], env=self.environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[-2000:]
 
     def launch(self, part: str) -> None:
         log = open(self.home / f"{part}.log", "ab")  # noqa: SIM115 - the child keeps it
-        command = [sys.executable, "-m", "airflow", PARTS[part]]
+        command = [sys.executable, "-m", LAUNCH, "airflow", PARTS[part]]
         if part in {"scheduler", "triggerer"}:
             command.append("--skip-serve-logs")
         self.processes[part] = subprocess.Popen(

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from tests.integration.stack.watch import Watch
-from tests.stack_fixture import REPOSITORY, Stack, make_stack, remove, wait_until
+from tests.stack_fixture import REPOSITORY, Stack, make_stack, remove, turn_to_boot, wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -58,7 +58,11 @@ def small() -> Iterator[Stack]:
 
 @pytest.fixture
 def running(small: Stack) -> Stack:
-    small.perennial("up")
+    if (small.home / "state.json").exists():
+        small.perennial("up")
+    else:
+        with turn_to_boot():
+            small.perennial("up")
     return small
 
 
@@ -288,14 +292,11 @@ def test_it_works_without_a_network() -> None:
                  or subprocess.call([sys.executable, "-m", "perennial.cli", "down"]))
     """)
     try:
-        done = subprocess.run(
-            ["unshare", "-n", sys.executable, "-c", script],
-            env=stack.env,
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        with turn_to_boot():
+            done = subprocess.run(
+                ["unshare", "-n", sys.executable, "-c", script], env=stack.env, cwd=REPOSITORY, capture_output=True, text=True,
+                check=False,
+            )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
     finally:
         remove(stack)
