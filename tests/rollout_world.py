@@ -137,14 +137,22 @@ class JoinedLedger(MemoryLedger):
 
     def moves(self, agent: str, limit: int = 100) -> tuple[AliasMove, ...]:
         noted = super().moves(agent, limit)  # of worlds that move the aliases in the ledger itself
-        mine = [move for move in self._rollouts.alias_moves if move["agent"] == agent]
-        return (
-            noted
-            or tuple(
-                AliasMove(**{**move, "alias": Alias(move["alias"])}, job_id=None, moved_at=self._clock())
-                for move in reversed(mine)
-            )[:limit]
-        )
+        return noted or tuple(reversed(self._joined(agent)))[:limit]
+
+    def first_move(self, agent: str, *, reason: str, since: datetime) -> AliasMove | None:
+        made = [move for move in self._joined(agent) if move.reason == reason and move.moved_at >= since]
+        return next(iter(made), None)
+
+    def served_at(self, agent: str, time: datetime) -> AliasMove | None:
+        made = [move for move in self._joined(agent) if move.alias is Alias.CHAMPION and move.moved_at <= time]
+        return made[-1] if made and made[-1].version is not None else None
+
+    def _joined(self, agent: str) -> list[AliasMove]:
+        return [
+            AliasMove(**{**move, "alias": Alias(move["alias"])}, job_id=None)
+            for move in self._rollouts.alias_moves
+            if move["agent"] == agent
+        ]
 
     def newest_unserved(self, agent: str) -> Release | None:
         newest = next(iter(self.versions(agent)), None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from perennial.domain.example import Example
@@ -19,6 +21,7 @@ from perennial.ingest.buffer import BufferStore, MemoryBuffer, PostgresBuffer
 from perennial.ingest.memory import MemoryAdmission
 from perennial.ingest.results import Offset, Rejection
 from perennial.storage.database import Database
+from perennial.storage.queries import load
 from tests.postgres_fixture import Database as TestDatabase
 
 TASK = "sentiment"
@@ -141,6 +144,45 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
         for made in _postgres(request.getfixturevalue("database")):
             made.buffer.sync_agents([record()])
             yield made
+
+
+@pytest.mark.req("J107")
+def test_quiet_agents_had_rows_once_and_none_lately(store: Store) -> None:
+    records = [record(name) for name in ("busy", "never", "scout", "stopped")]
+    store.buffer.sync_agents(records)
+    for agent in ("busy", "scout", "stopped"):
+        store.buffer.add(row(f"a first text of {agent}", agent=agent))
+    store.buffer.sync_agents(records[:-1])
+    assert store.buffer.quiet(3600.0) == []
+    time.sleep(2.1)
+    assert store.buffer.quiet(2.0) == ["busy", "scout"]
+    store.buffer.add(row("a second text", agent="busy"))
+    assert store.buffer.quiet(2.0) == ["scout"]
+
+
+@pytest.mark.req("J107")
+def test_a_look_for_quiet_agents_reads_one_row_of_each(database: TestDatabase) -> None:
+    pool = Database(database.app)
+    PostgresBuffer(pool).sync_agents([record("busy"), record("scout")])
+    with psycopg.connect(database.superuser) as connection:
+        connection.execute(
+            "INSERT INTO perennial.examples (example_id, agent, task, state, uncertainty, importance, priority, source, content_digest,"
+            " input_digest, created_at, added_at) SELECT gen_random_uuid(), CASE WHEN n % 100 = 0 THEN 'scout' ELSE 'busy' END,"
+            " 'sentiment', 'raw', 0.5, 0.5, 0, 'example', sha256(n::text::bytea), sha256(n::text::bytea), now(),"
+            " now() - make_interval(hours => CASE WHEN n % 100 = 0 THEN 30 ELSE 1 END) FROM generate_series(1, 5000) AS n"
+        )
+        connection.execute("UPDATE perennial.sources SET first_seen = now() - interval '2 days'")
+        connection.execute("ANALYZE perennial.examples")
+        plan = connection.execute(
+            b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + load("perennial.ingest", "reads.sql")["quiet"].encode(),
+            {"seconds": 86_400.0},
+        ).fetchone()
+    assert PostgresBuffer(pool).quiet(86_400.0) == ["scout"]
+    pool.close()
+    assert plan is not None
+    assert "examples_newest" in str(plan[0])
+    top = plan[0][0]["Plan"]
+    assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < 40, "5,000 rows came in within the day"
 
 
 @pytest.mark.req("D3")

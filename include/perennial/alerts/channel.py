@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage
+from http.client import HTTPException
 from typing import Any, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -70,7 +71,7 @@ class Webhook:
                 answer.read(1024)
         except HTTPError as error:
             raise AlertUndelivered(f"the webhook refused ({error.code}); check the connection {CONNECTION}") from None
-        except (URLError, OSError, ValueError) as error:
+        except (URLError, OSError, ValueError, HTTPException) as error:
             raise AlertUndelivered(f"the webhook is away ({type(error).__name__}); it is tried again") from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,6 +46,16 @@ class AuditLog(Protocol):
         """The last decisions, newest first; of one agent, or of all."""
         ...
 
+    def has(
+        self, *, agent: str, subject: str, actions: Collection[str], actor: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> bool:  # fmt: skip
+        """Whether one of these actions is written about the subject, by whomever or by ``actor``; however long ago.
+
+        ``detail``: what the entry's own must contain; a list there contains each of the values that are given in a list.
+        """
+        ...
+
     def seal(self, most: int = MOST) -> Seal | None:
         """Chain up to ``most`` waiting rows as one batch; None when none waits or somebody else is at it. May be killed anywhere."""
         ...
@@ -81,6 +91,20 @@ class PostgresAuditLog:
         with self._database.connection() as connection:
             rows = connection.execute(self._sql["entries"], {"agent": agent, "limit": limit}).fetchall()
         return tuple(Entry(**row) for row in rows)
+
+    def has(
+        self, *, agent: str, subject: str, actions: Collection[str], actor: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> bool:  # fmt: skip
+        """See ``AuditLog``."""
+        from psycopg.types.json import Jsonb
+
+        values = {
+            "agent": agent, "subject": subject, "actions": sorted(actions), "actor": actor,
+            "detail": Jsonb(dict(detail or {})),
+        }  # fmt: skip
+        with self._database.connection() as connection:
+            return connection.execute(self._sql["has"], values).fetchone() is not None
 
     def seal(self, most: int = MOST) -> Seal | None:
         """See ``AuditLog``."""
@@ -125,6 +149,19 @@ class MemoryAuditLog:
         """See ``AuditLog``."""
         return tuple(one for one in reversed(self._entries) if agent is None or one.agent == agent)[:limit]
 
+    def has(
+        self, *, agent: str, subject: str, actions: Collection[str], actor: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> bool:  # fmt: skip
+        """See ``AuditLog``."""
+        return any(
+            (one.agent, one.subject) == (agent, subject)
+            and one.action in actions
+            and actor in (None, one.actor)
+            and _contains(one.detail, detail or {})
+            for one in self._entries
+        )
+
     def seal(self, most: int = MOST) -> Seal | None:
         """See ``AuditLog``."""
         with self._guard:
@@ -155,6 +192,17 @@ class MemoryAuditLog:
 def _entry(made: Entry) -> bytes:
     content = content_digest(made.actor, made.action, made.agent, made.subject, json_text(made.detail))
     return entry(made.id, made.at, content)
+
+
+def _contains(whole: Any, part: Any) -> bool:
+    """Whether JSON contains other JSON, as ``jsonb @>`` has it."""
+    if isinstance(part, Mapping):
+        return isinstance(whole, Mapping) and all(
+            key in whole and _contains(whole[key], value) for key, value in part.items()
+        )
+    if isinstance(part, list | tuple):
+        return isinstance(whole, list | tuple) and all(any(_contains(one, value) for one in whole) for value in part)
+    return bool(whole == part)
 
 
 def _checked(actor: str, action: str) -> dict[str, str]:

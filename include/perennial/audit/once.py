@@ -5,23 +5,16 @@ The look and the entry are no single transaction: these are for steps that one p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from perennial.audit.log import AuditLog, Entry
-
-NEWEST = 200  # entries of the agent in which that of a killed try is looked for
-
-
-def is_written(log: AuditLog, agent: str, actions: Collection[str], about: Callable[[Entry], bool]) -> bool:
-    """Whether one of these actions is among the agent's newest entries, about the very thing."""
-    return any(one.action in actions and about(one) for one in log.entries(agent, NEWEST))
+from perennial.audit.log import AuditLog
 
 
 def append_once(
     log: AuditLog, *, actor: str, action: str, agent: str, subject: str, detail: Mapping[str, Any] | None = None
 ) -> bool:
-    """Write one decision unless it is among the agent's newest ones already; True when it was written now.
+    """Write one decision unless it is written already, however long ago; True when it was written now.
 
     A decision is the same when action and subject are.
 
@@ -30,7 +23,7 @@ def append_once(
     >>> [append_once(log, actor="perennial", action="registered", agent="scout", subject="1.0.1") for _ in range(2)]
     [True, False]
     """
-    if is_written(log, agent, {action}, lambda one: one.subject == subject):
+    if log.has(agent=agent, subject=subject, actions={action}):
         return False
     log.append(actor=actor, action=action, agent=agent, subject=subject, detail=detail)
     return True

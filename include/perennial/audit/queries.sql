@@ -4,6 +4,12 @@ SELECT perennial.append_audit(%(actor)s, %(action)s, %(agent)s, %(subject)s, %(d
 SELECT id, at, actor, action, agent, subject, detail FROM perennial.audit
 WHERE %(agent)s::text IS NULL OR agent = %(agent)s::text
 ORDER BY id DESC LIMIT %(limit)s
+-- name: has
+-- The index audit_by_subject finds it, wherever it lies in the log.
+SELECT id FROM perennial.audit
+WHERE agent = %(agent)s AND left(subject, 128) = left(%(subject)s, 128) AND subject = %(subject)s
+  AND action = ANY (%(actions)s::text[]) AND (%(actor)s::text IS NULL OR actor = %(actor)s::text) AND detail @> %(detail)s
+ORDER BY id DESC LIMIT 1
 -- name: seal
 SELECT batch, first_id, last_id, count, total, sealed_at, digest, previous, hash FROM perennial.seal_audit(%(most)s)
 -- name: seals

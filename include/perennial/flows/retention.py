@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from perennial.errors import FilesRemoved, NotConfigured
+from perennial.errors import FilesRemoved, NotConfigured, RolloutError
 from perennial.flows.ports import Ports
 from perennial.registry.rows import Alias
 from perennial.retention import disk
@@ -149,6 +149,10 @@ def sort_out(ports: Ports, store: RetentionStore, agent: str) -> tuple[dict[str,
     back = ports.rollouts.previous_champion(agent)  # what a rollback without a name goes to
     if back is not None:
         in_play.setdefault(back, "a rollback goes to it")
+    for name, target in ports.targets.items():
+        serves = target.current(agent)  # also what a target serves that the agent's plan names no more
+        if serves is not None:
+            in_play.setdefault(serves, f"a {name} serves it")
     kept = kept_versions(
         [one.version for one in left], in_play=in_play, champions=champions,
         bases={one.version: one.base_version for one in left},
@@ -166,7 +170,13 @@ def _versions(this: _Pass) -> None:
         this.outcome.kept.update({f"{agent} {version}": why for version, why in kept.items()})
         unfinished = [(one.version, one.digest) for one in store.unfinished(agent)]
         for version, digest in [*unfinished, *((one.version, one.digest) for one in going)]:
-            if this.dry_run or _remove_version(this, store, agent, version, digest):
+            try:
+                gone = this.dry_run or _remove_version(this, store, agent, version, digest)
+            except RolloutError as error:  # one version that somebody serves keeps no other from going
+                logger.warning("%s %s stays: %s", agent, version, error)
+                this.outcome.not_done.append(str(error))
+                continue
+            if gone:
                 this.outcome.took("versions", f"{agent} {version}")
     if not this.dry_run:
         _erase(this)
@@ -178,9 +188,9 @@ def _remove_version(this: _Pass, store: RetentionStore, agent: str, version: str
     if not store.begin_removal(agent, version, actor=this.actor, reason=reason):
         logger.info("%s %s is in use again and stays", agent, version)
         return False
-    this.ports.models.remove(agent, version, digest)
     for target in this.ports.targets.values():
-        target.remove(agent, version)
+        target.remove(agent, version)  # first: what somebody serves from there keeps its other copies too
+    this.ports.models.remove(agent, version, digest)
     cached = _cache(this.ports) / agent / f"{version}-{digest[:16]}"
     this.outcome.bytes += disk.size_of(cached)
     disk.remove(cached)

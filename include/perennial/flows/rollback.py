@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
-from perennial.audit.once import is_written
 from perennial.domain.model import SemanticVersion
 from perennial.errors import RolloutError, UnknownAgent
 from perennial.flows.champion import bundle_folder
@@ -17,7 +17,7 @@ from perennial.rollout.rows import RolloutRow
 
 LATELY = 60.0  # seconds within which the same order is one that is given again
 REPAIRED_SECONDS = 3600.0  # how long ago a revert may have been that is looked at again
-_MOVES = 50  # newest moves of an agent's aliases in which an order is looked for
+_JUST_BEFORE = timedelta(microseconds=1)
 
 
 def rollback_agent(ports: Ports, agent: str, *, actor: str, reason: str, version: str | None = None) -> dict[str, Any]:
@@ -69,11 +69,11 @@ def settle_killed(ports: Ports, row: RolloutRow) -> None:
     if order is None:
         settle_revert(ports, row)
         return
-    if order.alias is Alias.CHAMPION and not _audited(ports, row):
-        moves = [move for move in ports.ledger.moves(row.agent, _MOVES) if move.alias is Alias.CHAMPION]
-        before = [move.version for move in moves[moves.index(order) + 1 :]]
+    if order.alias is Alias.CHAMPION and not _audited(ports, row, str(order.version)):
+        before = ports.ledger.served_at(row.agent, order.moved_at - _JUST_BEFORE)
+        current = None if before is None else before.version
         together = _gone(ports, row.agent, row.reason, REPAIRED_SECONDS)
-        _audit(ports, row.agent, str(order.version), before[0] if before else None, order.actor, order.reason, together)
+        _audit(ports, row.agent, str(order.version), current, order.actor, order.reason, together)
     word = "reverted" if order.alias is Alias.CHAMPION else "rollout_aborted"
     settle_revert(ports, row, action=word, actor=order.actor)
 
@@ -100,11 +100,14 @@ def _gone(ports: Ports, agent: str, reason: str, within: float) -> list[RolloutR
 
 
 def _order(ports: Ports, row: RolloutRow) -> AliasMove | None:
-    """The person's move that reverted this rollout; None when the controller did it. A rollback may take a candidate along."""
-    moves = [
-        move for move in ports.ledger.moves(row.agent, _MOVES) if move.reason == row.reason and move.actor != ACTOR
-    ]
-    return next((move for move in moves if move.alias is Alias.CHAMPION), next(iter(moves), None))
+    """The person's move that reverted this rollout; None when the controller did it. A rollback may take a candidate along.
+
+    It was written in one transaction with the rollout's end, so it is the first from there on that bears its reason.
+    """
+    if row.ended_at is None:
+        return None
+    move = ports.ledger.first_move(row.agent, reason=row.reason, since=row.ended_at)
+    return None if move is None or move.actor == ACTOR else move
 
 
 def _audit(
@@ -116,5 +119,5 @@ def _audit(
     )  # fmt: skip
 
 
-def _audited(ports: Ports, row: RolloutRow) -> bool:
-    return is_written(ports.audit, row.agent, {"rollback"}, lambda one: row.id in one.detail.get("rollouts", ()))
+def _audited(ports: Ports, row: RolloutRow, target: str) -> bool:
+    return ports.audit.has(agent=row.agent, subject=target, actions={"rollback"}, detail={"rollouts": [row.id]})

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-from perennial.audit.once import is_written
 from perennial.domain.model import Predictor
 from perennial.domain.verdict import RolloutVerdict
 from perennial.domain.words import Parked, RolloutAction, RolloutState
@@ -284,7 +283,7 @@ def audit_once(
 
 
 def _audited(ports: Ports, row: RolloutRow, words: Collection[str]) -> bool:
-    return is_written(ports.audit, row.agent, words, lambda one: one.detail.get("rollout") == row.id)
+    return ports.audit.has(agent=row.agent, subject=row.version, actions=words, detail={"rollout": row.id})
 
 
 def _promoted_by(ports: Ports, row: RolloutRow) -> tuple[str, dict[str, Any]]:

@@ -63,11 +63,11 @@ FROM perennial.examples WHERE example_id = %(example_id)s
 SELECT example_id, task, state::text AS state, source, input_text, expected_output, priority, correction, source_id, created_at
 FROM perennial.examples WHERE example_id = ANY (%(ids)s)
 -- name: quiet
--- Active agents that had rows before and got none lately; the newest pages alone are read (examples_added).
+-- Active agents that had rows before and got none lately: one probe per agent of the index examples_newest.
 SELECT a.agent FROM perennial.agents a
 WHERE a.active
   AND EXISTS (SELECT FROM perennial.sources s WHERE s.agent = a.agent
               AND s.first_seen <= clock_timestamp() - make_interval(secs => %(seconds)s))
-  AND a.agent NOT IN (SELECT DISTINCT e.agent FROM perennial.examples e
-                      WHERE e.added_at > clock_timestamp() - make_interval(secs => %(seconds)s))
+  AND NOT coalesce((SELECT e.added_at > clock_timestamp() - make_interval(secs => %(seconds)s) FROM perennial.examples e
+                    WHERE e.agent = a.agent ORDER BY e.added_at DESC LIMIT 1), false)
 ORDER BY a.agent

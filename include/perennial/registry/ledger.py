@@ -122,6 +122,11 @@ class Ledger(Protocol):
         """The last moves of both aliases, newest first."""
         ...
 
+    def first_move(self, agent: str, *, reason: str, since: datetime) -> AliasMove | None:
+        """The first move from a moment on that was made for this reason, whatever was moved since; of one change that moved both
+        aliases it is the champion's."""
+        ...
+
     def promoted_since(self, time: datetime) -> frozenset[str]:
         """Agents that came to serve another version after a moment; one look, whatever the number of agents and of earlier moves."""
         ...
@@ -344,6 +349,11 @@ class PostgresLedger:
     def moves(self, agent: str, limit: int = 100) -> tuple[AliasMove, ...]:
         """See ``Ledger``."""
         return tuple(_move(row) for row in self._all("moves", {"agent": agent, "limit": limit}))
+
+    def first_move(self, agent: str, *, reason: str, since: datetime) -> AliasMove | None:
+        """See ``Ledger``."""
+        row = self._one("first_move", {"agent": agent, "reason": reason, "since": aware(since)})
+        return None if row is None else _move(row)
 
     def promoted_since(self, time: datetime) -> frozenset[str]:
         """See ``Ledger``."""

@@ -190,6 +190,11 @@ class MemoryLedger:
         """See ``Ledger``."""
         return tuple(move for move in reversed(self._moves) if move.agent == agent)[:limit]
 
+    def first_move(self, agent: str, *, reason: str, since: datetime) -> AliasMove | None:
+        """See ``Ledger``."""
+        made = [move for move in self._moves if (move.agent, move.reason) == (agent, reason)]
+        return next((move for move in made if move.moved_at >= aware(since)), None)
+
     def promoted_since(self, time: datetime) -> frozenset[str]:
         """See ``Ledger``."""
         moment = aware(time)

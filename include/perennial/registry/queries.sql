@@ -61,6 +61,10 @@ VALUES (%(agent)s, %(alias)s, %(version)s, %(actor)s, %(reason)s, %(job_id)s)
 -- name: moves
 SELECT agent, alias, version, actor, reason, job_id, moved_at FROM perennial.alias_moves
 WHERE agent = %(agent)s ORDER BY id DESC LIMIT %(limit)s
+-- name: first_move
+-- One change writes the champion's move before the candidate's.
+SELECT agent, alias, version, actor, reason, job_id, moved_at FROM perennial.alias_moves
+WHERE agent = %(agent)s AND reason = %(reason)s AND moved_at >= %(since)s ORDER BY id LIMIT 1
 -- name: promoted_since
 -- Moves are written in the order of their time, so the primary key walks back over the new ones alone; and over some more, because
 -- two that are written in one moment may change places.

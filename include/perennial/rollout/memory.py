@@ -400,8 +400,10 @@ class MemoryRollouts:
             ("champion", before.champion, serving.champion), ("candidate", before.candidate, serving.candidate)
         ):  # fmt: skip
             if was != now:
-                move = {"agent": serving.agent, "alias": alias, "version": now, "actor": actor, "reason": reason}
-                self.alias_moves.append(move)
+                self.alias_moves.append(
+                    {"agent": serving.agent, "alias": alias, "version": now, "actor": actor, "reason": reason,
+                     "moved_at": scene.now}
+                )  # fmt: skip
 
 
 def _quantile(values: list[float], share: float) -> float | None:

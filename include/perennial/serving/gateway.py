@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 BEAT_SECONDS = 2.0
 RETRY_SECONDS = 3.0  # a load that failed because something was away
-RETRY_REFUSED_SECONDS = 30.0  # a refused bundle may have been repaired
+RETRY_REFUSED_SECONDS = 30.0  # a refused bundle may have been repaired; a kept rollback may be carried out by then
 _LOADERS = 2
 
 
@@ -119,6 +119,7 @@ class Gateway:
         self._recorder, self._metrics = recorder, metrics
         self.instance, self.faults = instance, faults or Faults()
         self._orders, self._carry_out = orders or Orders(), carry_out
+        self._carry_again: dict[str, float] = {}  # when an agent's order that failed is tried again
         self._served: Mapping[str, Served] = {}
         self._wanted: list[Wanted] = []
         self._models: dict[tuple[str, str], LoadedModel] = {}
@@ -377,6 +378,7 @@ class Gateway:
         if served.previous is None:
             raise NotServing(f"{agent} has no former champion loaded; nothing can be put back without PostgreSQL")
         version = served.previous.version
+        self._carry_again.pop(agent, None)
         self._orders.put(Order(agent=agent, version=version, epoch=served.row.epoch, actor=actor, reason=reason))
         self._apply()
         return version
@@ -395,13 +397,20 @@ class Gateway:
                 logger.warning("the rollback of %s to %s is overtaken by a newer change", order.agent, order.version)
                 self._orders.drop(order.agent)
                 continue
-            if self._carry_out is None:
+            if self._carry_out is None or self._carry_again.get(order.agent, 0.0) > time.monotonic():
                 continue
             try:
                 self._carry_out(order)
                 logger.warning("%s was rolled back to %s for the whole fleet", order.agent, order.version)
+            except StoreError:
+                raise
             except RolloutError as error:
                 logger.error("the rollback of %s could not be carried out: %s", order.agent, error)
+            except Exception as error:  # noqa: BLE001 - the order stays with what serves here, and no other change waits for it
+                why = f"the rollback of {order.agent} to {order.version} holds here and not yet for the whole fleet"
+                logger.error("%s (%s); it is tried again", why, type(error).__name__)
+                self._carry_again[order.agent] = time.monotonic() + RETRY_REFUSED_SECONDS
+                continue
             self._orders.drop(order.agent)
             self._wanted = self._store.wanted()
 

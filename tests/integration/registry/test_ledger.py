@@ -76,6 +76,29 @@ def test_an_incomplete_record_is_not_published(ledger: Ledger, sample: Manifest)
     assert ledger.versions("scout") == ()
 
 
+@pytest.mark.req("J110", "K40")
+def test_the_move_that_was_made_for_a_reason_is_found_after_any_number_of_others(
+    ledger: Ledger, sample: Manifest
+) -> None:
+    for version in ("1.0.0", "1.0.1"):
+        _record(ledger, sample, version, version)
+    ledger.move_alias("scout", "champion", "1.0.1", actor="ana", reason="complaints")
+    ledger.move_alias("scout", "champion", "1.0.0", actor="perennial", reason="rollout 1 met its plan")
+    edge = ledger.now()
+    ledger.move_alias("scout", "champion", "1.0.1", actor="bo", reason="complaints")
+    ledger.move_alias("scout", "candidate", "1.0.0", actor="bo", reason="complaints")
+    for number in range(60):
+        ledger.move_alias("scout", "champion", f"1.0.{number % 2}", actor="cy", reason=f"{number}")
+    ledger.move_alias("scout", "candidate", None, actor="dee", reason="complaints")
+    found = ledger.first_move("scout", reason="complaints", since=edge)
+    assert found is not None
+    assert (found.actor, found.alias, found.version) == ("bo", "champion", "1.0.1")
+    assert ledger.first_move("scout", reason="complaints", since=found.moved_at) == found
+    assert ledger.first_move("scout", reason="other", since=edge) is None
+    assert ledger.first_move("analyst", reason="complaints", since=edge) is None
+    assert ledger.first_move("scout", reason="complaints", since=ledger.now()) is None
+
+
 @pytest.mark.req("K31")
 def test_orders_only_grow(ledger: Ledger, sample: Manifest) -> None:
     early = ledger.reserve_order()

@@ -106,6 +106,23 @@ def test_a_webhook_that_is_away_is_an_error_of_ours(hook: Hook) -> None:
         Webhook(url=f"{url}/{SECRET}").send(ALERT)
 
 
+class _Babbling(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        self.rfile.readline()
+        self.wfile.write(b"no http at all " + SECRET.encode() + b"\r\n\r\n")
+
+
+def test_an_answer_that_is_no_http_is_an_error_of_ours() -> None:
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Babbling)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.raises(AlertUndelivered, match=r"away \(BadStatusLine\)") as caught:
+        Webhook(url=f"http://127.0.0.1:{server.server_address[1]}/{SECRET}").send(ALERT)
+    server.shutdown()
+    server.server_close()
+    assert SECRET not in f"{caught.value!r} {caught.value.__cause__!r}"
+
+
 class _Smtp(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         self.wfile.write(b"220 test\r\n")

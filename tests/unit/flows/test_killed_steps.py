@@ -14,6 +14,7 @@ from perennial.domain.words import Priority, Reason, Source
 from perennial.flows import train
 from perennial.flows.workspace import Workspace
 from perennial.ingest.memory import MemoryAdmission
+from perennial.registry.memory import MemoryLedger
 from tests.contract.test_stores import accept, record
 from tests.rollout_world import Killed
 from tests.unit.flows.desk import Desk
@@ -84,6 +85,56 @@ def test_a_release_is_in_the_audit_once_with_who_approved_it(desk: Desk, after: 
     (entry,) = [entry for entry in desk.ports.audit.entries("scout") if entry.action == "registered"]
     assert (entry.subject, entry.detail["approved_by"]) == ("1.0.0", ["editor"])
     assert entry.detail["job_id"] == str(ref.job_id)
+
+
+class DyingLedger:
+    """A ledger whose process dies at an answer, before or after it is written."""
+
+    def __init__(self, inner: MemoryLedger, *, after: bool) -> None:
+        self._inner, self._after = inner, after
+
+    def add_approval(self, **answer: Any) -> None:
+        if self._after:
+            self._inner.add_approval(**answer)
+        raise Killed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+@pytest.mark.req("K36", "K82")
+@pytest.mark.parametrize("store", ["audit", "ledger"])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("approved", "actor", "word"),
+    [(True, "editor", "approved"), (False, "editor", "rejected"), (True, "Anonymous", "approval_void")],
+)
+def test_an_answer_is_in_the_audit_once_and_never_counts_without_it(
+    desk: Desk, store: str, after: bool, approved: bool, actor: str, word: str
+) -> None:
+    ref = desk.waiting()
+    dying: Any = Dying(desk.ports.audit, after=after) if store == "audit" else DyingLedger(desk.ledger, after=after)
+    with pytest.raises(Killed):
+        train.record_decision(replace(desk.ports, **{store: dying}), ref, approved, actor, "")
+    written = [entry.action for entry in desk.ports.audit.entries("scout")]
+    assert len(desk.ledger.decisions()) <= len(written), "an answer counts only once it is in the audit"
+    told = desk.answer(ref, actor, approved=approved)
+    assert told["approved"] is (word == "approved")
+    assert len(desk.ledger.decisions()) == 1
+    assert [(entry.action, entry.actor) for entry in desk.ports.audit.entries("scout")] == [(word, actor)]
+
+
+@pytest.mark.req("K36")
+def test_a_person_who_answers_again_is_in_the_audit_again(desk: Desk) -> None:
+    ref = desk.waiting()
+    desk.answer(ref, "editor")
+    desk.later(hours=73)
+    desk.answer(ref, "editor")  # the first approval has lapsed
+    desk.answer(ref, "editor", approved=False)
+    desk.answer(ref, "editor")
+    words = [entry.action for entry in desk.ports.audit.entries("scout")]
+    assert words == ["approved", "rejected", "approved", "approved"]
+    assert [row.decision.value for row in desk.ledger.decisions()] == ["approve", "reject", "approve", "approve"]
 
 
 def test_a_choice_of_rows_stays_once_something_may_have_been_trained_on_it(desk: Desk) -> None:

@@ -19,7 +19,7 @@ from perennial.flows import due, rollout, train, watch
 from perennial.flows.decide import decide
 from perennial.flows.pause import pause_of, reset_breaker
 from perennial.flows.permission import require_served_permission
-from perennial.flows.rollback import rollback_agent
+from perennial.flows.rollback import rollback_agent, settle_killed
 from perennial.flows.rollout import is_settled
 from perennial.flows.rollout_status import arms, rollout_status
 from perennial.ingest.results import Due
@@ -622,6 +622,59 @@ def test_a_status_shows_both_arms_with_an_interval_that_may_be_read_at_any_look(
     assert (shown["says"], shown["version"], shown["share"]) == ("hold", row.version, pytest.approx(0.1))
     assert "5 s at least" in shown["because"]
     assert shown["plan"]["step_seconds"] == 5.0
+
+
+def _later(world: RolloutWorld, entries: int = 300) -> None:
+    """What a busy agent writes within the hour: entries of all kinds, some of them much like those that are looked for."""
+    for number in range(entries):
+        version = f"2.0.{number}"
+        detail = {"rollout": 1000 + number, "rollouts": [1000 + number]}
+        for action in ("reverted", "rollback", "promoted"):
+            world.audit.append(actor="perennial", action=action, agent="scout", subject=version, detail=detail)
+    for number in range(60):
+        row = world.candidate(f"3.0.{number}")
+        world.rollouts.revert(row.id, reason=f"reason {number}", actor="perennial")
+
+
+@pytest.mark.req("K40", "J110")
+def test_an_abort_stays_written_however_much_is_written_after_it() -> None:
+    world = _world()
+    row = _begun(world)
+    decide(world.ports, "scout", RolloutDecision.ABORT, actor="ana", reason="r")
+    _later(world)
+    world.clock.move(1800)
+    assert is_settled(world.ports, world.rollouts.get(row.id))
+    settle_killed(world.ports, world.rollouts.get(row.id))
+    watch.look(world.ports)
+    mine = [one for one in world.audit.entries("scout", 10_000) if one.detail.get("rollout") == row.id]
+    assert [(one.action, one.actor) for one in mine] == [("rollout_aborted", "ana")]
+
+
+@pytest.mark.req("K40", "J110")
+def test_an_order_that_was_killed_is_found_after_sixty_newer_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perennial.flows.rollback.bundle_folder", lambda *_: Path())
+    world = make_rollout_world(rollout=QUICK)
+    for number in range(3):
+        world.champion(f"1.0.{number}")
+        world.clock.move(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("perennial.flows.rollback._audit", _dies)
+        with pytest.raises(Killed):
+            rollback_agent(world.ports, "scout", actor="ana", reason="complaints")
+    world.clock.move(1)
+    _later(world)
+    world.clock.move(120)
+    # somebody else gives the same reason for an order of their own
+    rollback_agent(world.ports, "scout", actor="bo", reason="complaints", version="1.0.0")
+    world.clock.move(1800)
+    for _ in range(2):
+        watch.look(world.ports)
+    said = [
+        (one.action, one.actor, one.subject, one.detail.get("from")) for one in world.audit.entries("scout", 10_000)
+    ]
+    assert said.count(("rollback", "ana", "1.0.1", "1.0.2")) == 1
+    assert [one[:3] for one in said if one[2] == "1.0.2"] == [("reverted", "ana", "1.0.2")]
+    assert [one for one in said if one[0] == "rollback" and one[1] == "bo"] == [("rollback", "bo", "1.0.0", "1.0.1")]
 
 
 @pytest.mark.req("K40")

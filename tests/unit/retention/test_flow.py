@@ -164,6 +164,40 @@ def test_a_version_that_comes_into_play_meanwhile_stays(
     assert deployment.retention.removal(AGENT, "1.0.3") is None
 
 
+@pytest.mark.req("K81")
+def test_what_a_folder_serves_stays_also_when_the_agent_names_the_folder_no_more(deployment: Deployment) -> None:
+    folder = deployment.ports.targets["folder"]
+    folder.point(AGENT, "1.0.0", bundle_folder(deployment.ports, AGENT, "1.0.0"))  # and nothing moves the link since
+    planned = deployment.run(Part.VERSIONS, dry_run=True)
+    done = deployment.run(Part.VERSIONS)
+    assert done.names == planned.names == ["scout 1.0.1", "scout 1.0.2", "scout 1.0.3"]
+    assert done.kept["scout 1.0.0"] == planned.kept["scout 1.0.0"] == "a folder serves it"
+    assert "1.0.0" in deployment.there()
+    assert deployment.retention.removal(AGENT, "1.0.0") is None
+    assert done.not_done == []
+
+
+@pytest.mark.req("K81", "D10")
+def test_a_removal_that_a_folder_is_in_the_way_of_holds_up_no_other(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = deployment.ports.targets["folder"]
+    folder.point(AGENT, "1.0.0", bundle_folder(deployment.ports, AGENT, "1.0.0"))
+    erased: list[object] = []
+    monkeypatch.setattr(deployment.store, "erase", lambda agents: erased.append(agents))
+    # marked before anybody looked at the folder
+    assert deployment.retention.begin_removal(AGENT, "1.0.0", actor="perennial", reason="old")
+    for _ in range(2):
+        done = deployment.run(Part.VERSIONS)
+        assert done.not_done == ["scout 1.0.0 serves from its folder; point it elsewhere before its files go"]
+    # what somebody reads keeps its other copies
+    assert deployment.there() == ["1.0.0", "1.0.4", "1.0.5", "1.0.6", "1.0.7"]
+    assert len(erased) == 2
+    folder.point(AGENT, "1.0.6", bundle_folder(deployment.ports, AGENT, "1.0.6"))
+    assert deployment.run(Part.VERSIONS).names == ["scout 1.0.0"]
+    assert deployment.there() == ["1.0.4", "1.0.5", "1.0.6", "1.0.7"]
+
+
 @pytest.mark.req("J91")
 def test_whoever_asks_for_removed_files_is_told_when_and_why(deployment: Deployment) -> None:
     bundle_folder(deployment.ports, AGENT, "1.0.0")

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from perennial.domain.words import Arm
-from perennial.errors import InvalidExample, UnknownAgent
+from perennial.errors import FilesRemoved, InvalidExample, RegistryError, UnknownAgent, UntrustedBundle
 from perennial.rollout.machine import Plan
 from perennial.rollout.rows import GatewayRow
 from perennial.serving.errors import ModelFailed, NotServing
+from perennial.serving.gateway import RETRY_REFUSED_SECONDS
 from perennial.serving.orders import Order
 from perennial.serving.router import share
 from tests.unit.serving.world import PLAN, Fixed, World, in_threads
@@ -272,6 +273,47 @@ def test_a_rollback_here_outlives_the_process_and_gives_way_to_a_newer_change(tm
     assert again.gateway.predict("scout", "topic", ["t"])[0].version == "1.0.2"
     assert not again.gateway.agents()["scout"]["rolled_back_here"]
     again.close()
+
+
+@pytest.mark.req("K40", "J6")
+@pytest.mark.parametrize("error", [RegistryError, UntrustedBundle, FilesRemoved, ValueError])
+def test_an_order_that_cannot_be_carried_out_yet_holds_here_and_stops_nobody(
+    tmp_path: Path, error: type[Exception], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[Order] = []
+
+    def fail(order: Order) -> None:
+        tried.append(order)
+        raise error("some words")
+
+    world = World(tmp_path, carry_out=fail)
+    world.champion("1.0.0")
+    world.champion("1.0.1")
+    world.store.away = True
+    world.gateway.refresh()
+    world.gateway.roll_back_here("scout", actor="ana", reason="bad")
+    world.store.away = False
+    for _ in range(3):
+        world.gateway._beaten = -1000.0
+        world.gateway.refresh()
+    assert world.gateway.store_up
+    assert _beat(world).champion == "1.0.0"
+    assert world.gateway.predict("scout", "topic", ["t"])[0].version == "1.0.0"
+    assert world.gateway.agents()["scout"]["rolled_back_here"]
+    assert len(tried) == 1, "not at every look: each may cost a fetch"
+    assert error.__name__ in caplog.text
+    assert "some words" not in caplog.text
+
+    def carry(order: Order) -> None:
+        world.rollouts.rollback(order.agent, order.version, actor=order.actor, reason=order.reason)
+
+    world.gateway._carry_out = carry
+    now = time.monotonic()
+    monkeypatch.setattr("perennial.serving.gateway.time.monotonic", lambda: now + RETRY_REFUSED_SECONDS)
+    world.gateway.refresh()
+    assert world.rollouts.serving("scout").champion == "1.0.0"
+    assert not world.gateway.agents()["scout"]["rolled_back_here"]
+    world.close()
 
 
 def test_a_rollback_here_needs_a_hot_predecessor(world: World) -> None:

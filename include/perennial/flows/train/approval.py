@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -86,8 +87,9 @@ def record_decision(
 
     An approval that does not count (``attributable`` False, not an approver, the requester under the two-person rule) is
     written too, with the reason. Returns ``approved`` (enough people did), ``actor``, ``why`` not, and ``again``: whether
-    somebody else's answer could still do. Run again after a kill it writes nothing twice. ``run_id``: of the run whose form
-    was answered, to be the job's own. Raises PromotionRefused when this attempt waits for nobody.
+    somebody else's answer could still do. The audit entry comes before the answer, so that none counts without one; run again
+    after a kill in between it writes nothing twice. ``run_id``: of the run whose form was answered, to be the job's own. Raises
+    PromotionRefused when this attempt waits for nobody.
     """
     report = _waiting(ports, ref, run_id)
     rule, requested_by = rule_of(ports, ref.agent), requester_of(ports, ref.job_id)
@@ -97,19 +99,24 @@ def record_decision(
     version = asked.version if asked is not None else _intended(ports, ref, report)[0]
     void = why_void(actor, rule, requested_by=requested_by, attributable=attributable) if approved else ""
     decision = "approve" if approved else "reject"
-    if not _written_already(ports, ref, decision, actor, void):
+    given = ports.ledger.decisions(job_id=ref.job_id)
+    if not _written_already(ports, ref, given, decision, actor, void):
+        word = "approval_void" if void else "approved" if approved else "rejected"
+        # which of this person's answers it is tells a second one from the repeat of a killed one
+        answer = 1 + sum((row.attempt, row.actor) == (ref.attempt, actor) for row in given)
+        one = {"attempt": ref.attempt, "answer": answer}
+        if not ports.audit.has(agent=ref.agent, subject=str(ref.job_id), actions={word}, actor=actor, detail=one):
+            ports.audit.append(
+                actor=actor, action=word, agent=ref.agent, subject=str(ref.job_id),
+                detail={
+                    **one, "content_digest": report.content_digest, "version": version, "comment": comment,
+                    **({"void": void} if void else {}),
+                },
+            )  # fmt: skip
         ports.ledger.add_approval(
             agent=ref.agent, job_id=ref.job_id, attempt=ref.attempt, content_digest=report.content_digest,
             version=version, decision=decision, actor=actor, requested_by=requested_by, void=void, comment=comment,
             hours=APPROVAL_HOURS,
-        )  # fmt: skip
-        ports.audit.append(
-            actor=actor, action="approval_void" if void else "approved" if approved else "rejected", agent=ref.agent,
-            subject=str(ref.job_id),
-            detail={
-                "content_digest": report.content_digest, "version": version, "attempt": ref.attempt, "comment": comment,
-                **({"void": void} if void else {}),
-            },
         )  # fmt: skip
     if not approved:
         return {"approved": False, "actor": actor, "why": comment, "again": False}
@@ -174,9 +181,10 @@ def _intended(ports: Ports, ref: BatchRef, report: StoredReport) -> tuple[str, s
     return ports.ledger.next_version(ref.agent, part), part
 
 
-def _written_already(ports: Ports, ref: BatchRef, decision: str, actor: str, void: str) -> bool:
-    found = ports.ledger.decisions(job_id=ref.job_id, limit=1)
-    last = found[0] if found else None
+def _written_already(
+    ports: Ports, ref: BatchRef, given: Sequence[Approval], decision: str, actor: str, void: str
+) -> bool:
+    last = next(iter(given), None)
     same = last is not None and (last.attempt, last.decision.value, last.actor, last.void) == (
         ref.attempt, decision, actor, void,
     )  # fmt: skip
