@@ -137,7 +137,8 @@ def make_world(database: Database, folder: Path, declared: str = FLEET, *, read_
         admission=Admission(Pool(database.admit, max_size=2)), ledger=PostgresLedger(pool),
         models=FolderStore(folder / "models"), audit=PostgresAuditLog(pool), rollouts=PostgresRollouts(pool),
         targets={"folder": FolderTarget(folder / "serving")}, bases=LocalBaseStore(folder=folder / "bases"),
-        embeddings=(ReadBefore if read_before else PostgresEmbeddings)(pool), retention=PostgresRetention(pool, Pool(database.admit, max_size=2)),
+        embeddings=(ReadBefore if read_before else PostgresEmbeddings)(pool),
+        retention=PostgresRetention(pool, Pool(database.admit, max_size=2)),
     )  # fmt: skip
     fleet_sync.sync(ports)
     return World(ports)
