@@ -15,7 +15,7 @@ RUN pip install --index-url "$TORCH_INDEX" "$(grep '^torch==' requirements-deplo
     && pip install --no-deps --requirement requirements-deploy.txt
 
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE airflow_settings.yaml ./
+COPY pyproject.toml setup.py README.md LICENSE airflow_settings.yaml ./
 COPY include ./include
 COPY dags ./dags
 COPY deploy ./deploy

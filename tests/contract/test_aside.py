@@ -16,7 +16,7 @@ from perennial.domain.words import JSON, AsideAction, JobStatus, Priority, Sourc
 from perennial.errors import AsideRefused
 from perennial.ingest.admit import Admitted, Refused
 from perennial.ingest.aside import NEWEST, AsideKey, AsideOrder, AsideStore, PostgresAside
-from perennial.ingest.buffer import MemoryBuffer
+from perennial.ingest.memory import MemoryBuffer
 from perennial.ingest.memory_aside import MemoryAside
 from perennial.storage.database import Database
 from tests.contract.test_stores import TASK, Store, _memory, _postgres, accept, correction, record, row

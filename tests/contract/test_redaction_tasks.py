@@ -16,8 +16,7 @@ from perennial.domain.redaction import Doubt
 from perennial.domain.words import JSON, JobStatus, RedactionDecision, State
 from perennial.errors import AsideRefused, GuardUnavailable
 from perennial.ingest.admit import Admission, Admitted, Refused
-from perennial.ingest.buffer import MemoryBuffer
-from perennial.ingest.memory import MemoryAdmission
+from perennial.ingest.memory import MemoryAdmission, MemoryBuffer
 from perennial.ingest.memory_redaction_tasks import MemoryRedactionTasks
 from perennial.ingest.redaction_tasks import PostgresRedactionTasks, RedactionOrder, RedactionTask, RedactionTasks
 from perennial.storage.database import Database

@@ -17,8 +17,8 @@ from perennial.domain.job import JobRequest
 from perennial.domain.words import JSON, JobStatus, Priority, Reason, Source
 from perennial.errors import GuardUnavailable, StaleClaim, StoreError, UnknownAgent
 from perennial.ingest.admit import Admission, AdmitOutcome, Admitted, Examine, Refused
-from perennial.ingest.buffer import BufferStore, MemoryBuffer, PostgresBuffer
-from perennial.ingest.memory import MemoryAdmission
+from perennial.ingest.buffer import BufferStore, PostgresBuffer
+from perennial.ingest.memory import MemoryAdmission, MemoryBuffer
 from perennial.ingest.results import Offset, Rejection
 from perennial.storage.database import Database
 from perennial.storage.queries import load

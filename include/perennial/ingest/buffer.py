@@ -1,4 +1,4 @@
-"""The buffer as every room sees it, and its two forms."""
+"""The buffer as every room sees it; ``ingest.memory`` has the form for tests, which is not shipped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from perennial.domain.example import Example, TrainingRow
 from perennial.domain.job import JobRequest
 from perennial.domain.origin import Origin
 from perennial.domain.words import JobStatus, Mode, Reason
-from perennial.ingest.memory import MemoryBuffer
 from perennial.ingest.postgres import PostgresBuffer
 from perennial.ingest.results import (
     AddResult,
@@ -27,7 +26,7 @@ from perennial.ingest.results import (
     TaskLimits,
 )
 
-__all__ = ["BufferStore", "MemoryBuffer", "PostgresBuffer"]
+__all__ = ["BufferStore", "PostgresBuffer"]
 
 
 class BufferStore(Protocol):

@@ -21,8 +21,9 @@ from perennial.domain.words import JobStatus, Reason
 from perennial.fleet import loader
 from perennial.flows import fleet_sync
 from perennial.flows.ports import Ports
-from perennial.ingest.buffer import MemoryBuffer, PostgresBuffer
+from perennial.ingest.buffer import PostgresBuffer
 from perennial.ingest.job_log import JobLog
+from perennial.ingest.memory import MemoryBuffer
 from perennial.ingest.memory_job_log import MemoryJobLog
 from perennial.registry.ledger import PostgresLedger
 from perennial.registry.memory import MemoryLedger

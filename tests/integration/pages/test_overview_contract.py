@@ -19,8 +19,8 @@ from perennial.errors import StoreUnavailable
 from perennial.fleet.loader import Fleet
 from perennial.flows.ports import Ports
 from perennial.ingest.admit import Admission
-from perennial.ingest.buffer import MemoryBuffer, PostgresBuffer
-from perennial.ingest.memory import MemoryAdmission
+from perennial.ingest.buffer import PostgresBuffer
+from perennial.ingest.memory import MemoryAdmission, MemoryBuffer
 from perennial.pages import overview
 from perennial.pages.overview import Overview, PortsOverview, PostgresOverview
 from perennial.registry.ledger import PostgresLedger

@@ -19,7 +19,7 @@ from perennial.fleet import loader
 from perennial.flows import train
 from perennial.flows.ports import Ports
 from perennial.flows.workspace import Workspace
-from perennial.ingest.buffer import MemoryBuffer
+from perennial.ingest.memory import MemoryBuffer
 from perennial.registry.bundle import content_digest
 from perennial.registry.folder_store import FolderStore
 from perennial.registry.memory import MemoryLedger

@@ -74,6 +74,16 @@ def test_the_wheel_is_small_and_holds_the_package_and_what_it_copies(wheel: Path
     assert migrations <= {name.rpartition("/")[2] for name in names}
 
 
+def test_stores_in_memory_are_for_tests_and_nothing_shipped_needs_one(unpacked: Path) -> None:
+    shipped = list((unpacked / "perennial").rglob("*.py"))
+    assert len(shipped) > 300
+    assert [path.name for path in shipped if re.match(r"memory(_.*)?\.py$", path.name)] == []
+    needed = re.compile(
+        r"^\s*(?:from perennial\.[a-z_.]*\bmemory\w* import|import perennial\.[a-z_.]*\bmemory)", re.MULTILINE
+    )
+    assert [path for path in shipped if needed.search(path.read_text(encoding="utf-8"))] == []
+
+
 def test_the_client_is_the_package_and_everything_else_is_an_extra(unpacked: Path) -> None:
     (folder,) = unpacked.glob("*.dist-info")
     found = PathDistribution(folder)
