@@ -104,7 +104,7 @@ def _airflow(home: Home, ports: Ports, secrets: Secrets) -> list[Part]:
         part("triggerer", "triggerer", ("triggerer", "--skip-serve-logs"), workers, "TriggererJob", "triggerer"),
         Part(
             name="pools", title="pools", command=_python("perennial.stack.pools"),
-            environment=plain, needs=("airflow-api",),
+            environment=environment.for_pools(home, ports, secrets), needs=("airflow-api",),
         ),
     ]  # fmt: skip
 
