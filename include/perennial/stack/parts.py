@@ -68,7 +68,7 @@ def _stores(home: Home, ports: Ports, secrets: Secrets) -> list[Part]:
             port=ports.postgres, stop=signal.SIGINT, grace=20.0,
         ),
         Part(
-            name="databases", title="roles, databases, migrations", command=_python(PROVISION, "databases"),
+            name="databases", title="roles, databases, migrations", command=_python(PROVISION, "all-databases"),
             environment=prepare, needs=("postgres",),
         ),
         Part(

@@ -41,6 +41,10 @@ def test_no_part_hears_of_another_database(home: Home) -> None:
         assert (told["AIRFLOW_CONN_SHOP"], told["MY_WORD"]) == ("postgres://me@elsewhere/shop", "x"), name
 
 
+def test_the_server_is_our_own_so_all_its_roles_are_made(home: Home) -> None:
+    assert parts(home, Ports(), read_or_make(home))["databases"].command[-1] == "all-databases"
+
+
 def test_airflow_settings_may_name_any_variable_of_the_shell(home: Home) -> None:
     told = parts(home, Ports(), read_or_make(home))["pools"].environment
     assert {name: told.get(name) for name in SHOP} == SHOP
