@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from airflow.sdk import DAG, TriggerRule, get_current_context, task
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from perennial.bridge.hooks import task_ports
 from perennial.bridge.notes import note_run, told
@@ -33,20 +33,26 @@ with DAG(
         """One source into the buffer, each record once."""
         from perennial.flows import harvest
 
-        return harvest.drain(task_ports(), source)
+        return {**harvest.drain(task_ports(), source), "source": source}
 
-    @task(multiple_outputs=False, trigger_rule=TriggerRule.NONE_FAILED)
-    def guard_and_relay(names: list[str], drained: list[dict[str, object]]) -> dict[str, object]:
-        """Admit what is raw, relay the outbox, and seal the audit."""
+    @task(multiple_outputs=False, trigger_rule=TriggerRule.ALL_DONE)
+    def guard_and_relay(names: list[str] | None, drained: list[dict[str, object]] | None) -> dict[str, object]:
+        """Admit what is raw, relay the outbox, and seal the audit, whatever a source did; fails at its end when one could not be read."""
         from perennial.flows import harvest, sealing
 
         admitted = harvest.admit_waiting(task_ports(admit=True))
         relayed = harvest.relay_outbox(task_ports())
         sealing.seal(task_ports())
-        note = told({**dict(zip(names, drained or (), strict=False)), **admitted, "announcements": relayed})
+        came = {str(one["source"]): one for one in drained or ()}  # a source that failed left nothing
+        note = told({**came, **admitted, "announcements": relayed})
+        if note:
+            note_run(get_current_context(), note)
+        if names is None or set(names) - set(came):
+            raise AirflowFailException(
+                "a source could not be read: see the logs of `sources` and `drain`; the rest was done"
+            )
         if not note:
             raise AirflowSkipException("nothing waited")
-        note_run(get_current_context(), note)
         return {"admitted": admitted, **relayed}
 
     found = sources()

@@ -132,6 +132,10 @@ class JoinedLedger(MemoryLedger):
     def champion(self, agent: str) -> str | None:
         return self._rollouts.serving(agent).champion
 
+    def ever_served(self, agent: str) -> bool:
+        mine = [move for move in self._rollouts.alias_moves if move["agent"] == agent]
+        return any(Alias(move["alias"]) is Alias.CHAMPION and move["version"] is not None for move in mine)
+
     def candidate(self, agent: str) -> str | None:
         return self._rollouts.serving(agent).candidate
 

@@ -60,6 +60,17 @@ class _HomeFiles(PydanticBaseSettingsSource):
         return {key: value for key, value in found.items() if key in self.settings_cls.model_fields}
 
 
+class _Database(PydanticBaseSettingsSource):
+    """The app role's URL under the names that programs without Perennial know too: PERENNIAL_DATABASE_URL, DATABASE_URL, POSTGRES_*."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        url = os.environ.get("PERENNIAL_DATABASE_URL") or os.environ.get("DATABASE_URL") or _postgres_url()
+        return {"database_url": url} if url else {}
+
+
 class Settings(BaseSettings):
     """Everything that a deployment can change. Environment names start with ``PERENNIAL_``; the legacy names do not."""
 
@@ -154,13 +165,10 @@ class Settings(BaseSettings):
         env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
-        return init_settings, env_settings, _HomeFiles(settings_cls)
+        return init_settings, _Database(settings_cls), env_settings, _HomeFiles(settings_cls)
 
     def app_url(self) -> str:
-        """URL of the app role: PERENNIAL_DATABASE_URL, DATABASE_URL, POSTGRES_*, then the home folder's."""
-        explicit = os.environ.get("PERENNIAL_DATABASE_URL") or os.environ.get("DATABASE_URL") or _postgres_url()
-        if explicit:
-            return explicit
+        """URL of the app role: the constructor's, PERENNIAL_DATABASE_URL, DATABASE_URL, POSTGRES_*, then the home folder's."""
         if self.database_url is None:
             raise NotConfigured(
                 "PERENNIAL_DATABASE_URL",

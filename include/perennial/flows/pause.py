@@ -1,4 +1,5 @@
-"""Whether an agent's trainings wait: its candidates are refused again and again, or its training seconds are spent."""
+"""Whether an agent's trainings wait: its first version is on its way, its candidates are refused again and again, or its training seconds
+are spent."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from perennial.fleet.agent import Agent
 from perennial.fleet.budget import Spent, overspent
 from perennial.flows.ports import Ports
 from perennial.rollout.breaker import Ended, Pause, pause
+from perennial.rollout.machine import OPEN
 
 PAUSED = frozenset({Reason.THRESHOLD, Reason.DRIFT})  # what starts by itself; people's wishes and schedules do not wait
 BUDGETED = frozenset({*PAUSED, Reason.SCHEDULE})  # what a spent budget stops; corrections only at its second limit
@@ -35,8 +37,24 @@ def overspent_of(ports: Ports, agent: str, *, urgent: bool = False) -> str | Non
     return overspent(declared.budget, Spent(day=day, week=week), urgent=urgent)
 
 
+def first_rollout_of(ports: Ports, agent: str) -> str | None:
+    """One line while the rollout of a first version is open, in a freeze window for days; None once a version served. Two indexed looks.
+
+    Trained now, the batch would have no champion to be judged against, and its rows would count as refused or be learned without
+    what the first version knows.
+    """
+    if ports.ledger.ever_served(agent):
+        return None
+    row = ports.rollouts.latest(agent)
+    if row is None or row.state not in OPEN:
+        return None
+    return f"its first version {row.version} is still in rollout{f' ({row.reason})' if row.reason else ''}"
+
+
 def waits(ports: Ports, agent: str, reason: Reason) -> str | None:
     """Why a training for this reason must not start now, in one line; None when it may. People's requests never wait here."""
+    if reason is not Reason.REQUEST and (first := first_rollout_of(ports, agent)) is not None:
+        return first
     paused = pause_of(ports, agent) if reason in PAUSED else None
     if paused is not None:
         return paused.reason

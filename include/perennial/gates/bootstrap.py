@@ -15,15 +15,16 @@ NAME = "bootstrap"
 def evaluate(evaluation: Evaluation, settings: GateSettings) -> Verdict:
     """Without a champion, hold a candidate that does not beat every baseline (majority class, TF-IDF).
 
-    A first version exists once per agent: when the ledger knows earlier versions and none serves, the way back is a
-    rollback, not a new beginning. A task that is new to an agent with a champion must beat its baselines too. The
-    verdict's evidence says ``bootstrap: true`` for a first version, and the manifest repeats it.
+    A first version comes to serve once per agent: when earlier versions did and none serves now, the way back is a
+    rollback, not a new beginning. One whose rollout was reverted before it served is not counted: there is no way back
+    to it. A task that is new to an agent with a champion must beat its baselines too. The verdict's evidence says
+    ``bootstrap: true`` for a first version, and the manifest repeats it.
     """
     first = evaluation.champion is None
     if first and evaluation.earlier_versions:
         return Verdict(
             gate=NAME, action=GateAction.HOLD, evidence={"tasks": {}, "bootstrap": False},
-            reason="this agent has had versions but none serves: restore one with `perennial rollback`, "
+            reason="this agent has had champions but none serves: restore one with `perennial rollback`, "
             "a first version is allowed once",
         )  # fmt: skip
     verdict = per_task(NAME, evaluation, settings, _ask)

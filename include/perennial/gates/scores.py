@@ -202,7 +202,7 @@ class Evaluation:
     """All that the gates may look at. ``champion`` None: the agent has no serving version.
 
     ``unchanged`` tasks were not trained: the candidate carries the champion's own files, so there is nothing to
-    compare. ``earlier_versions``: the ledger already knows a version, so this cannot be the first. ``mode`` None: it
+    compare. ``earlier_versions``: some version was champion before, so this cannot be the first. ``mode`` None: it
     was not recorded. ``reason``: why the training started; ``why``: what a person who asked for it said.
     """
 

@@ -98,6 +98,10 @@ class Ledger(Protocol):
         """The version that serves."""
         ...
 
+    def ever_served(self, agent: str) -> bool:
+        """Whether any version of the agent ever was champion; a release whose rollout was reverted before that was none."""
+        ...
+
     def candidate(self, agent: str) -> str | None:
         """The version on its way."""
         ...
@@ -312,6 +316,11 @@ class PostgresLedger:
     def champion(self, agent: str) -> str | None:
         """See ``Ledger``."""
         return self._alias(agent, Alias.CHAMPION)
+
+    def ever_served(self, agent: str) -> bool:
+        """See ``Ledger``."""
+        row = self._one("ever_served", {"agent": agent})
+        return row is not None and bool(row["yes"])
 
     def candidate(self, agent: str) -> str | None:
         """See ``Ledger``."""

@@ -153,6 +153,11 @@ class MemoryLedger:
         """See ``Ledger``."""
         return self._alias(agent, Alias.CHAMPION)
 
+    def ever_served(self, agent: str) -> bool:
+        """See ``Ledger``."""
+        mine = [move for move in self._moves if (move.agent, move.alias) == (agent, Alias.CHAMPION)]
+        return any(move.version is not None for move in mine)
+
     def candidate(self, agent: str) -> str | None:
         """See ``Ledger``."""
         return self._alias(agent, Alias.CANDIDATE)

@@ -71,6 +71,9 @@ WHERE agent = %(agent)s AND reason = %(reason)s AND moved_at >= %(since)s ORDER 
 SELECT DISTINCT agent FROM perennial.alias_moves
 WHERE id > coalesce((SELECT id FROM perennial.alias_moves WHERE moved_at <= %(time)s ORDER BY id DESC LIMIT 1), 0) - 1000
   AND alias = 'champion' AND version IS NOT NULL AND moved_at > %(time)s
+-- name: ever_served
+SELECT EXISTS (
+  SELECT FROM perennial.alias_moves WHERE agent = %(agent)s AND alias = 'champion' AND version IS NOT NULL) AS yes
 -- name: served_at
 SELECT agent, alias, version, actor, reason, job_id, moved_at FROM perennial.alias_moves
 WHERE agent = %(agent)s AND alias = 'champion' AND moved_at <= %(time)s ORDER BY id DESC LIMIT 1

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from perennial.errors import StackError
@@ -187,7 +188,8 @@ def down(place: Home, *, seconds: float = 60.0) -> int:
             for part in state.parts.values():
                 part.state = part.state if part.state is PartState.SKIPPED else PartState.STOPPED
             state.phase, state.supervisor, state.sessions = Phase.STOPPED, 0, {}
-            state.write(place)
+            with suppress(OSError):  # a full disk: all is stopped nevertheless, and the next `up` looks for itself
+                state.write(place)
     return len(orphans)
 
 

@@ -31,10 +31,27 @@ _DEFAULTS = {
     "AIRFLOW__API__INSTANCE_NAME": "Perennial",
 }  # fmt: skip
 
+# Where another program of this shell keeps its data. The parts have the stack's own database, which they find in the home folder.
+_OTHER_DATABASES = ("DATABASE_URL", "PERENNIAL_DATABASE_URL", "PERENNIAL_ADMIT_DATABASE_URL", "PERENNIAL_OWNER_DATABASE_URL")  # fmt: skip
+_OTHER_BEGINNINGS = ("POSTGRES_", "PERENNIAL_PASSWORD_")
+
+
+def of_another_database(name: str) -> bool:
+    """True for a variable that would lead a part to a database, or give a role a password, that is not the stack's.
+
+    >>> of_another_database("DATABASE_URL"), of_another_database("POSTGRES_HOST"), of_another_database("AIRFLOW_CONN_SHOP")
+    (True, True, False)
+    """
+    return name in _OTHER_DATABASES or name.startswith(_OTHER_BEGINNINGS)
+
 
 def _common(home: Home, ports: Ports) -> dict[str, str]:
     project = project_folder()
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "PYTHONDONTWRITEBYTECODE" and not of_another_database(name)
+    }
     paths = [project / "include", project / "include" / "compat"]
     package = Path(__file__).resolve().parents[2]
     chain = [str(path) for path in dict.fromkeys([*paths, package]) if path.is_dir()]
@@ -141,6 +158,12 @@ def parse_seconds(agents: int) -> int:
     (8, 8, 40)
     """
     return max(8, round(0.4 * agents))
+
+
+def for_pools(home: Home, ports: Ports, secrets: Secrets) -> dict[str, str]:
+    """Of the step that applies airflow_settings.yaml: values of the file may name any variable of the shell, and no database is opened."""
+    others = {name: value for name, value in os.environ.items() if of_another_database(name)}
+    return others | for_airflow(home, ports, secrets)
 
 
 def for_workers(home: Home, ports: Ports, secrets: Secrets) -> dict[str, str]:

@@ -32,7 +32,7 @@ def why_not_training(
 ) -> Finding:
     """Which cause applies to one agent, the first of: a dead scheduler or triggerer, a lock, a pause, a wait, a threshold.
 
-    ``waits`` says why a due training does not start: a spent budget or an open circuit breaker.
+    ``waits`` says why a due training does not start: a spent budget, an open circuit breaker, or a first version in rollout.
 
     ``row`` is a row of the statement ``why_not_training``; ``dead`` names the parts of Airflow that do not run.
 

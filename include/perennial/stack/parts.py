@@ -69,7 +69,7 @@ def _stores(home: Home, ports: Ports, secrets: Secrets) -> list[Part]:
             port=ports.postgres, stop=signal.SIGINT, grace=20.0,
         ),
         Part(
-            name="databases", title="roles, databases, migrations", command=_python(PROVISION, "databases"),
+            name="databases", title="roles, databases, migrations", command=_python(PROVISION, "all-databases"),
             environment=prepare, needs=("postgres",),
         ),
         Part(
@@ -105,7 +105,7 @@ def _airflow(home: Home, ports: Ports, secrets: Secrets) -> list[Part]:
         part("triggerer", "triggerer", ("triggerer", "--skip-serve-logs"), workers, "TriggererJob", "triggerer"),
         Part(
             name="pools", title="pools", command=_python("perennial.stack.pools"),
-            environment=plain, needs=("airflow-api",),
+            environment=environment.for_pools(home, ports, secrets), needs=("airflow-api",),
         ),
     ]  # fmt: skip
 

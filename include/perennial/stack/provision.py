@@ -1,5 +1,9 @@
 """Steps that prepare a deployment: ``python -m perennial.stack.provision STEP``, where a STEP is
-``databases|airflow|mlflow|mlflow-check|keys|bucket NAME|forget JOB``.
+``databases|all-databases|airflow|mlflow|mlflow-check|keys|bucket NAME|forget JOB``.
+
+``databases`` is for a server that others use too: it knows our three roles and the database ``perennial``, and nothing else.
+``all-databases`` is for a server of our own (the embedded one, the one in docker-compose.yaml), where the roles and databases of Airflow
+and MLflow are ours as well.
 
 They run in processes of their own, so that the supervisor needs no driver. Each may be repeated. The supervisor starts
 them, and so does docker-compose.yaml, with the passwords in the environment.
@@ -11,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -25,9 +30,9 @@ from perennial.storage.queries import load
 
 PROVISION = "perennial.stack.provision"
 MIGRATION_SECONDS = 3600.0  # of another's tables; killed by it, a migration is run again
-_ROLES = ("perennial_owner", "perennial_app", "perennial_admit", "airflow", "mlflow")
+_OURS = ("perennial_owner", "perennial_app", "perennial_admit")
+_TENANTS = ("airflow", "mlflow")  # each a role, and the database that it owns
 _JOB_TYPES = ("SchedulerJob", "TriggererJob", "DagProcessorJob")
-_OWNERS = {"airflow": "airflow", "mlflow": "mlflow", "perennial": "perennial_owner"}
 
 
 def _connect(database: str, superuser_url: str | None = None) -> Any:
@@ -44,39 +49,52 @@ def _connect(database: str, superuser_url: str | None = None) -> Any:
     return psycopg.connect(urlunsplit(parts._replace(path=f"/{database}")), autocommit=True, connect_timeout=10)
 
 
-def _password(role: str, secrets: Secrets) -> str:
-    return os.environ.get(f"PERENNIAL_PASSWORD_{role.upper()}") or str(getattr(secrets, role))
+def _given_passwords() -> dict[str, str]:
+    named = {role: os.environ.get(f"PERENNIAL_PASSWORD_{role.upper()}") for role in (*_OURS, *_TENANTS)}
+    return {role: password for role, password in named.items() if password}
 
 
-def databases(secrets: Secrets) -> None:
-    """Roles with their passwords, one database each for Airflow, MLflow and Perennial, and Perennial's migrations.
+def databases(secrets: Secrets, *, whole: bool = False) -> None:
+    """Our roles, the database ``perennial`` and its migrations; with ``whole`` also what Airflow and MLflow need.
 
-    A role's password is PERENNIAL_PASSWORD_<ROLE>, or the one in the home folder.
+    A new role's password is PERENNIAL_PASSWORD_<ROLE>, or the one in the home folder.
     """
     from perennial.storage.migrate import migrate
 
-    make_databases(secrets)
-    applied = migrate(load_settings().owner_url())
+    superuser, owner = os.environ.get("PERENNIAL_SUPERUSER_URL"), load_settings().owner_url()
+    if not superuser:
+        raise NotConfigured("PERENNIAL_SUPERUSER_URL", "an account that may make roles and databases")
+    make_databases(secrets, superuser, whole=whole)
+    applied = migrate(owner)
     print(f"migrations applied now: {', '.join(applied) or 'none'}")
 
 
-def make_databases(secrets: Secrets, superuser_url: str | None = None) -> None:
-    """Roles with their passwords and the databases, with nothing in them yet; what is there stays."""
+def make_databases(
+    secrets: Secrets, superuser_url: str, *, whole: bool, given: Mapping[str, str] | None = None
+) -> None:
+    """Roles with their passwords and the databases, with nothing in them yet; what is there stays.
+
+    ``given`` are passwords by role (default: those of the environment); the others are ``secrets``. A role that exists gets a password
+    where one is given, and with ``whole``, since then the server is ours.
+    """
     from psycopg import sql
 
     queries = load("perennial.stack")
+    given = _given_passwords() if given is None else given
+    owners = {"perennial": "perennial_owner"} | ({name: name for name in _TENANTS} if whole else {})
     with _connect("postgres", superuser_url) as admin:
-        roles = {row[0] for row in admin.execute(queries["roles"])}
-        for role in _ROLES:
-            verb = queries["change_role"] if role in roles else queries["make_role"]
-            admin.execute(
-                sql.SQL(verb).format(role=sql.Identifier(role), password=sql.Literal(_password(role, secrets)))
-            )
+        known_roles = {row[0] for row in admin.execute(queries["roles"])}
+        for role in (*_OURS, *_TENANTS) if whole else _OURS:
+            if role in known_roles and role not in given and not whole:
+                continue  # its password may be in use
+            verb = queries["change_role"] if role in known_roles else queries["make_role"]
+            password = given.get(role) or str(getattr(secrets, role))
+            admin.execute(sql.SQL(verb).format(role=sql.Identifier(role), password=sql.Literal(password)))
         known = {row[0] for row in admin.execute(queries["databases"])}
-        for name in sorted(set(_OWNERS) - known):
-            words = {"database": sql.Identifier(name), "owner": sql.Identifier(_OWNERS[name])}
+        for name in sorted(set(owners) - known):
+            words = {"database": sql.Identifier(name), "owner": sql.Identifier(owners[name])}
             admin.execute(sql.SQL(queries["make_database"]).format(**words))
-        for name in _OWNERS:
+        for name in owners:
             admin.execute(sql.SQL(queries["close_database"]).format(database=sql.Identifier(name)))
         for role in ("perennial_app", "perennial_admit"):
             admin.execute(sql.SQL(queries["open_database"]).format(role=sql.Identifier(role)))
@@ -168,6 +186,8 @@ def main(words: list[str]) -> int:
     match words:
         case ["databases"]:
             databases(read_or_make(home()))
+        case ["all-databases"]:
+            databases(read_or_make(home()), whole=True)
         case ["keys"]:
             keys(home())
         case ["airflow"]:
@@ -181,7 +201,9 @@ def main(words: list[str]) -> int:
         case ["forget", job_type]:
             forget(job_type)
         case _:
-            raise StackError("say databases, airflow, mlflow, mlflow-check, keys, bucket NAME or forget JOB_TYPE")
+            raise StackError(
+                "say databases, all-databases, airflow, mlflow, mlflow-check, keys, bucket NAME or forget JOB_TYPE"
+            )
     return 0
 
 

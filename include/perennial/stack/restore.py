@@ -159,7 +159,7 @@ def _databases(home: Home, secrets: Secrets, given: Mapping[str, str] | None) ->
     postgres.create(home, secrets.superuser)
     port = _free_port()
     with _server(home, port, secrets):
-        make_databases(secrets, postgres.url(port, "postgres", "postgres", secrets.superuser))
+        make_databases(secrets, postgres.url(port, "postgres", "postgres", secrets.superuser), whole=True, given={})
         passwords = {"perennial": secrets.perennial_owner, "mlflow": secrets.mlflow, "airflow": secrets.airflow}
         yield {name: postgres.url(port, name, role, passwords[name]) for name, role in _ROLES.items()}
 

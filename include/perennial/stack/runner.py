@@ -92,6 +92,15 @@ class Runner:
             self._judge(now)
 
     def _start(self) -> None:
+        """Start the part; when the machine gives no process, no memory or no room for the record, that is a failed start like any other."""
+        try:
+            self._launch()
+        except OSError as error:
+            if self._process is not None and self._process.stdin is not None:
+                self._process.stdin.close()
+            self.fail(f"could not be started: {error.strerror or type(error).__name__}")
+
+    def _launch(self) -> None:
         self.clear()
         environment = dict(self.part.environment)
         if self.part.before_again and self.record.restarts:

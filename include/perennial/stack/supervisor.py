@@ -49,6 +49,7 @@ class Supervisor:
             sessions={os.getpid(): row.started if row else 0},
         )  # fmt: skip
         self._written: str = ""
+        self._troubles: dict[str, str] = {}  # what could not be written, so that each is told once
         self._looks = ThreadPoolExecutor(max_workers=4, thread_name_prefix="look")
         self._runners: dict[str, Runner] = {}
         self._stop = self._look_again = False
@@ -69,7 +70,7 @@ class Supervisor:
                 pause = 0.5 if self._state.phase is Phase.RUNNING else 0.1
                 if select.select([wake], [], [], pause)[0]:
                     os.read(wake, 4096)
-        except PerennialError as error:
+        except (PerennialError, OSError) as error:
             self._state.problem = str(error)
             logger.error("%s", error)
         finally:
@@ -110,7 +111,7 @@ class Supervisor:
         if time.monotonic() >= self._next_chores:
             self._next_chores = time.monotonic() + 5.0
             self._note_sessions()
-            logs.rotate(self._home.logs)
+            self._tell("logs that are not rotated", ", ".join(logs.rotate(self._home.logs)))
         self._save()
 
     def _settled(self, runner: Runner) -> bool:
@@ -141,13 +142,30 @@ class Supervisor:
 
     def _keep(self, record: PartRecord) -> None:
         self._state.sessions[record.session] = record.started
-        self._save()
+        self._write()
 
-    def _save(self) -> None:
+    def _write(self) -> None:
         text = repr(self._state)
         if text != self._written:
             self._state.write(self._home)
             self._written = text
+
+    def _save(self) -> None:
+        """Write the state when it changed; where that fails (a full disk) the next turn tries again, and nothing is ended for it."""
+        try:
+            self._write()
+        except OSError as error:
+            self._tell("the state is not written", error.strerror or type(error).__name__)
+        else:
+            self._tell("the state is not written", "")
+
+    def _tell(self, what: str, why: str) -> None:
+        """Log a trouble once while it lasts, and its end."""
+        if why and why != self._troubles.get(what):
+            self._troubles[what] = why
+            logger.error("%s: %s; tried again until it works", what, why)
+        elif not why and self._troubles.pop(what, ""):
+            logger.info("over: %s", what)
 
     def _note_sessions(self) -> None:
         """Record sessions that parts opened themselves, and forget the empty ones. PostgreSQL's are left out: one per connection."""
@@ -166,7 +184,7 @@ class Supervisor:
     def _shut_down(self) -> None:
         logger.info("stopping")
         self._state.phase = Phase.STOPPING
-        self._save()
+        self._save()  # so that nobody takes it for running; what follows happens on a full disk too
         others = [runner for name, runner in self._runners.items() if name != "postgres"]
         self._stop_group(others)
         self._stop_group([runner for name, runner in self._runners.items() if name == "postgres"])

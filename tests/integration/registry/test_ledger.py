@@ -168,6 +168,17 @@ def test_what_served_when_and_who_decided(ledger: Ledger, sample: Manifest) -> N
         ledger.served_at("scout", datetime(2026, 1, 1))
 
 
+def test_a_release_that_was_only_a_candidate_never_served(ledger: Ledger, sample: Manifest) -> None:
+    _record(ledger, sample, "1.0.0", "a")
+    ledger.move_alias("scout", "candidate", "1.0.0", actor="perennial", reason="its rollout begins")
+    ledger.move_alias("scout", "candidate", None, actor="ana", reason="aborted")
+    assert ledger.ever_served("scout") is False
+    ledger.move_alias("scout", "champion", "1.0.0", actor="perennial", reason="it serves")
+    ledger.move_alias("scout", "champion", None, actor="ana", reason="taken away")
+    assert ledger.ever_served("scout") is True
+    assert ledger.ever_served("analyst") is False
+
+
 def test_promotions_since_a_moment_are_those_of_all_agents_after_it(ledger: Ledger, sample: Manifest) -> None:
     start = datetime.now(UTC) - timedelta(days=1)
     assert ledger.promoted_since(start) == frozenset()

@@ -40,6 +40,17 @@ def test_the_connection_names_the_database(made: list[Settings]) -> None:
     assert made[0].app_url() == "postgresql://app:s%2Fe@db:5433/perennial"
 
 
+@pytest.mark.parametrize("name", ["PERENNIAL_DATABASE_URL", "DATABASE_URL", "POSTGRES_HOST"])
+def test_the_connection_wins_over_what_the_worker_exports_for_another_program(
+    made: list[Settings], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "shop" if name == "POSTGRES_HOST" else "postgresql://me@elsewhere/shop")
+    hooks.task_ports()
+    hooks.task_ports(admit=True)
+    assert {one.app_url() for one in made} == {"postgresql://app:s%2Fe@db:5433/perennial"}
+    assert hooks.database_url() == "postgresql://app:s%2Fe@db:5433/perennial"
+
+
 def test_only_who_admits_gets_the_role_that_reads_originals(made: list[Settings], tmp_path: Path) -> None:
     (tmp_path / "connections.json").write_text('{"admit_database_url": "postgresql://admit@home/x"}')
     hooks.task_ports()

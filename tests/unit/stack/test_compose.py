@@ -140,8 +140,11 @@ def test_every_command_is_understood_by_its_own_parser() -> None:
             assert importlib.util.find_spec(words[1]) is not None, words
         else:
             assert name == "setup"
-            for line in service["command"][2].strip().splitlines():
+            lines = service["command"][2].strip().splitlines()
+            for line in lines:
                 assert_provision_knows(shlex.split(line))
+            # the server is the file's own, so the roles of Airflow and MLflow are its to make
+            assert "python -m perennial.stack.provision all-databases" in lines
 
 
 def assert_provision_knows(words: list[str]) -> None:
@@ -151,7 +154,7 @@ def assert_provision_knows(words: list[str]) -> None:
     called: list[object] = []
     with pytest.MonkeyPatch.context() as patch:
         for step in ("databases", "keys", "airflow_tables", "bucket"):
-            patch.setattr(provision, step, lambda *args: called.append(args))
+            patch.setattr(provision, step, lambda *args, **how: called.append((args, how)))
         patch.setattr(provision, "read_or_make", lambda _: None)
         assert provision.main(words[3:]) == 0
     assert len(called) == 1

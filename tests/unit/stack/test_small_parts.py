@@ -100,6 +100,23 @@ class TestSecrets:
         assert key.public_key() == load_pem_public_key(public.read_bytes())
         assert signing_keys(home, "pass word")[0].read_bytes() == text
 
+    def test_a_lost_public_key_is_made_again_from_the_private_one(self, tmp_path: Path) -> None:
+        home = Home(root=tmp_path)
+        home.make()
+        private, public = signing_keys(home, "pass word")
+        sealed, opened = private.read_bytes(), public.read_bytes()
+        public.unlink()
+        assert signing_keys(home, "pass word") == (private, public)
+        assert (private.read_bytes(), public.read_bytes()) == (sealed, opened)
+        public.unlink()
+        for damage in (lambda: None, lambda: private.write_text("no key")):
+            damage()
+            kept = private.read_bytes()
+            with pytest.raises(StackError, match=r"signing\.pem cannot be opened"):
+                signing_keys(home, "another word")
+            assert private.read_bytes() == kept
+            assert not public.exists()
+
 
 class TestFiles:
     def test_written_whole_and_private(self, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def gate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     began = time.monotonic()
     new_labels = {task: entry["new_labels"] for task, entry in selection["tasks"].items() if entry["new_labels"]}
     report = judge(
-        Evaluation.from_record(evaluation, earlier_versions=bool(ports.ledger.versions(ref.agent))),
+        Evaluation.from_record(evaluation, earlier_versions=ports.ledger.ever_served(ref.agent)),
         gate_settings(ports, agent),
         major=bool(new_labels),
     )
