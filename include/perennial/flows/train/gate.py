@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+from perennial.audit.once import is_written
 from perennial.domain.job import BatchRef
 from perennial.flows.overrides import agent_of
 from perennial.flows.ports import Ports
@@ -24,7 +25,8 @@ logger = logging.getLogger(__name__)
 def gate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     """Ask every gate, store the report bound to the candidate's bytes, and return the action with a readable page.
 
-    Fails closed: a number that is missing holds. Run again it finds the stored report of this attempt.
+    Fails closed: a number that is missing holds. Run again it finds the stored report of this attempt, and the audit has its
+    verdict once.
     """
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
     agent = agent_of(ports, ref)
@@ -45,10 +47,18 @@ def gate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
         action=report.action, report=record,
     )  # fmt: skip
     space.write_json("gate_report.json", stored)
-    ports.audit.append(
-        actor="perennial", action=f"gate_{report.action.value}", agent=ref.agent, subject=str(ref.job_id),
-        detail={"summary": report.summary, "content_digest": evaluation["content_digest"]},
-    )  # fmt: skip
+    action, subject = f"gate_{report.action.value}", str(ref.job_id)
+    # a job's next attempt is judged anew and stands by itself
+    if not is_written(
+        ports.audit,
+        ref.agent,
+        {action},
+        lambda one: one.subject == subject and one.detail.get("attempt") == ref.attempt,
+    ):
+        ports.audit.append(
+            actor="perennial", action=action, agent=ref.agent, subject=subject,
+            detail={"summary": report.summary, "content_digest": evaluation["content_digest"], "attempt": ref.attempt},
+        )  # fmt: skip
     return {
         "action": report.action.value, "summary": report.summary, "text": report.as_text() + screening_page(record["screening"]),
         "content_digest": evaluation["content_digest"], "major": bool(new_labels),
