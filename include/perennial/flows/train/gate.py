@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from perennial.audit.once import is_written
+from perennial.audit.once import append_once
 from perennial.domain.job import BatchRef
 from perennial.flows.overrides import agent_of
 from perennial.flows.ports import Ports
@@ -47,18 +47,14 @@ def gate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
         action=report.action, report=record,
     )  # fmt: skip
     space.write_json("gate_report.json", stored)
-    action, subject = f"gate_{report.action.value}", str(ref.job_id)
-    # a job's next attempt is judged anew and stands by itself
-    if not is_written(
-        ports.audit,
-        ref.agent,
-        {action},
-        lambda one: one.subject == subject and one.detail.get("attempt") == ref.attempt,
-    ):
-        ports.audit.append(
-            actor="perennial", action=action, agent=ref.agent, subject=subject,
-            detail={"summary": report.summary, "content_digest": evaluation["content_digest"], "attempt": ref.attempt},
-        )  # fmt: skip
+    append_once(  # a job's next attempt is judged anew, and stands by itself
+        ports.audit, actor="perennial", action=f"gate_{report.action.value}", agent=ref.agent,
+        subject=f"{ref.job_id}/{ref.attempt}",
+        detail={
+            "job_id": str(ref.job_id), "attempt": ref.attempt, "summary": report.summary,
+            "content_digest": evaluation["content_digest"],
+        },
+    )  # fmt: skip
     return {
         "action": report.action.value, "summary": report.summary, "text": report.as_text() + screening_page(record["screening"]),
         "content_digest": evaluation["content_digest"], "major": bool(new_labels),
