@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from perennial.fleet.agent import Agent, Breaker, Gates, Rollout, Selection, Task
+from perennial.fleet.budget import Budget
 from perennial.fleet.overrides import ALLOWED, Bound
 from perennial.trainers.catalogue import catalogue
 
@@ -75,11 +76,11 @@ def _default(item: Any) -> str:
 def agent_page() -> str:
     """docs/reference-agent.md."""
     lines = [
-        "# An agent's settings", "", _MADE.format(source="`perennial/fleet/agent.py` and `overrides.py`"), "",
+        "# An agent's settings", "", _MADE.format(source="`perennial/fleet/agent.py`, `budget.py` and `overrides.py`"), "",
         "A fleet file holds one `AGENT = Agent(...)`. `perennial agent new` writes one from your data, `perennial agent check` says "
         "what is wrong with it, file and line.", "",
     ]  # fmt: skip
-    for kind in (Agent, Task, Selection, Gates, Rollout, Breaker):
+    for kind in (Agent, Task, Selection, Gates, Rollout, Breaker, Budget):
         lines += [f"## {kind.__name__}", "", inspect.cleandoc(kind.__doc__ or ""), "", *table(kind), ""]
     lines += [
         "## Settings for a while", "",

@@ -53,7 +53,8 @@ def restore(
     database_url: Annotated[
         str,
         typer.Option(
-            envvar="PERENNIAL_RESTORE_DATABASE_URL", help="owner's URL of an empty database; left out: the embedded one"
+            envvar="PERENNIAL_RESTORE_DATABASE_URL",
+            help="owner's URL of an empty database; left out: the embedded one. With a password, give it as the variable",
         ),
     ] = "",
     mlflow_database_url: Annotated[

@@ -98,24 +98,25 @@ class Gates:
 class Rollout:
     """How a candidate meets traffic. Steps are shares of keys; seconds are wall time."""
 
-    steps: tuple[float, ...] = (0.05, 0.25, 0.50, 1.0)
+    steps: tuple[float, ...] = (0.05, 0.25, 0.50, 1.0)  # the candidate's shares, one after the other
     min_samples: int = 20  # answers of the candidate per step before a verdict
     step_seconds: float = 5.0  # shortest time on a step
     max_hold_seconds: float = 600.0  # with too few samples after this, what ``on_too_little_traffic`` says
+    # REVERT, ASK a person, or OFFLINE: gates and shadow decide
     on_too_little_traffic: TooLittleTraffic = TooLittleTraffic.REVERT
-    max_error_rate: float = 0.02
-    max_latency_ratio: float = 3.0
+    max_error_rate: float = 0.02  # share of failed answers; more of them than the champion has, beyond doubt, revert
+    max_latency_ratio: float = 3.0  # times the champion's median and 95th percentile; more reverts
     latency_slack_ms: float = (
         50.0  # a smaller difference is never worth a rollback: busy machines and caches make as much
     )
-    max_agreement_drop: float = 0.05
+    max_agreement_drop: float = 0.05  # how much less often than the champion it may agree with outcomes
     max_slice_drop: float = 0.10  # the same for the rows of one label
     label_delay_seconds: float = 0.0  # how late outcomes come; younger answers are not judged on quality
     reports_revert: int = 5  # so many people who report the version within the window revert it; 0: never
-    reports_window_seconds: float = 600.0
-    bake_seconds: float = 3600.0
+    reports_window_seconds: float = 600.0  # the newest seconds in which their reports count
+    bake_seconds: float = 3600.0  # so long after full traffic it is still watched, and reverted when it is worse
     shadow_requests: int = 50  # recorded requests that the candidate answers before any traffic
-    targets: tuple[str, ...] = ("gateway", "folder")
+    targets: tuple[str, ...] = ("gateway", "folder")  # who is told what serves; "folder": the link that an agent reads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,8 +126,8 @@ class Breaker:
     Until a person resets it (``perennial rollout reset``), or the newest refusal is a window old.
     """
 
-    refused: int = 5
-    window_seconds: float = 86_400.0
+    refused: int = 5  # candidates in a row; 0: never
+    window_seconds: float = 86_400.0  # within which all of them were refused
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,9 +22,9 @@ class Budget:
     training that crosses the limit ends.
     """
 
-    day_seconds: float | None = None
-    week_seconds: float | None = None
-    urgent_times: float = 2.0
+    day_seconds: float | None = None  # within the last 24 hours
+    week_seconds: float | None = None  # within the last 7 days
+    urgent_times: float = 2.0  # this many times the limit for corrections of priority 2 and 3
 
     def __post_init__(self) -> None:
         for name in ("day_seconds", "week_seconds"):

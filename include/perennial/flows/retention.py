@@ -243,7 +243,7 @@ def _files(this: _Pass) -> None:
     home, before = settings.home, this.before(settings.retention_workspace_days)
     serving = [path for path in (home / "serving").glob("*/versions") if path.is_dir()]
     cache = _cache(this.ports)
-    half_made = [home / "bases", cache, *(path for path in cache.glob("*") if path.is_dir()), *serving]
+    half_made = [home / "bases", this.ports.work, cache, *(path for path in cache.glob("*") if path.is_dir()), *serving]
     _take(this, "half-made copies", disk.half_made(half_made, before))
     if store is not None:
         _take(this, "workspaces", disk.old_workspaces(this.ports.work, before, store.finished_jobs))

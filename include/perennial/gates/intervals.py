@@ -136,18 +136,6 @@ def bootstrap_counts(gains: int, losses: int, rows: int, *, confidence: float = 
     return Interval(difference=difference, low=float(low), high=float(high), confidence=confidence, method="bootstrap")
 
 
-def bootstrap_worse_p(champion: Sequence[float], candidate: Sequence[float]) -> float:
-    """One-sided p value that the candidate is worse: the share of resampled mean differences that are not below 0.
-
-    It never falls when a row of the candidate improves. At least 1 / (``RESAMPLES`` + 1).
-
-    >>> round(bootstrap_worse_p([0.6] * 40, [0.5] * 40), 4), bootstrap_worse_p([0.5] * 40, [0.5] * 40)
-    (0.0005, 1.0)
-    """
-    means = _resampled(champion, candidate)
-    return (1 + int((means >= 0.0).sum())) / (RESAMPLES + 1)
-
-
 def _resampled(champion: Sequence[float], candidate: Sequence[float]) -> Any:
     import numpy as np
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from perennial.domain.words import TaskKind
 from perennial.gates.gate import GateSettings
-from perennial.gates.intervals import bootstrap_worse_p, paired_interval
+from perennial.gates.intervals import paired_interval
 from perennial.gates.mcnemar import holm, worse_p
+from perennial.gates.paired_means import worse_mean_p
 from perennial.gates.scores import Evaluation, TaskScores, column_problems, label_slices, mean, problems
 
 FALSE_ALARMS = 0.02  # of one evaluation, all slices of all tasks together; the whole holdout has the rest of 5 %
@@ -145,7 +146,7 @@ def family(evaluation: Evaluation, settings: GateSettings) -> dict[str, list[dic
     """One line per slice and task: rows, both means, and for a measured slice the difference with its p values.
 
     ``p``: one-sided, of so large a drop in this slice if the candidate were as good as the champion there (McNemar's
-    mid-p test for labels, a bootstrap for numbers). ``p_family``: the same, adjusted by Holm's method over every
+    mid-p test for labels, ``worse_mean_p`` for numbers). ``p_family``: the same, adjusted by Holm's method over every
     measured slice of every task, so that many slices do not make noise look like harm; labels have half of the budget.
     ``low`` and ``high`` bound the
     difference with Bonferroni's simultaneous confidence.
@@ -183,7 +184,7 @@ def _weights(labels: Sequence[bool]) -> list[float]:
 
 def _worse_p(kind: TaskKind, champion: Sequence[float], candidate: Sequence[float]) -> float:
     if kind is TaskKind.SCORE:
-        return bootstrap_worse_p(champion, candidate)
+        return worse_mean_p(champion, candidate)
     return worse_p(*gains_and_losses(champion, candidate))
 
 

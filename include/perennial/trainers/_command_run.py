@@ -36,7 +36,8 @@ _LONGEST_PAUSE = 60.0  # seconds between new starts of what keeps failing
 def fit(settings: Command, batch: TaskBatch, start: Path | None, out: Path, *, seed: int, bench: Workbench) -> Artefact:
     """See ``Command.fit``."""
     script = _script.kept(bench.bases.path(settings.pinned)) if settings.pinned else _script.read(settings.script)
-    with tempfile.TemporaryDirectory(prefix="perennial-script-") as name:
+    # below the folder of this training: what a killed one leaves, texts among it, goes with its job
+    with tempfile.TemporaryDirectory(prefix=".perennial-script-", dir=out) as name:
         room = Path(name)
         base = _base(start, settings.key)
         made = _train(settings, script, batch, base, room, seed)
@@ -111,7 +112,7 @@ def _made(out: Path, settings: Command) -> tuple[str, ...]:
         found = listing(out)
     except UntrustedBundle as error:
         raise TrainingError(
-            f"the script left in --out what no version may hold: {error} Write .json and .safetensors files, in at most two folders"
+            f"the script left in --out what no version may hold: {error} Write .json and .safetensors files, in at most one folder"
         ) from error
     size = sum((out / path).stat().st_size for path in found)
     if size > settings.most_megabytes << 20:
@@ -119,7 +120,7 @@ def _made(out: Path, settings: Command) -> tuple[str, ...]:
             f"the script left {size >> 20} MB in --out, more than most_megabytes allows ({settings.most_megabytes})"
         )
     if any(path.count("/") > 1 for path in found):
-        raise TrainingError("the script nested folders more than two deep in --out; a version may not hold that")
+        raise TrainingError("the script nested folders two deep in --out; a file may lie in one folder there at most")
     return found
 
 

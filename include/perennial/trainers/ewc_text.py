@@ -62,8 +62,8 @@ class EwcText:
     # batch mode: the encoder
     encoder_lr: float = 1e-5
     head_lr: float = 1e-3  # of the head that goes along with the encoder
-    epochs: int = 1
-    batch_size: int = 16
+    epochs: int = 1  # of a batch training, over new and replayed rows
+    batch_size: int = 16  # rows of one step of the encoder
     encoder_penalty: float = 1e5  # EWC's lambda for the encoder
     fisher_rows: int = 16  # replayed rows behind its Fisher diagonal
     bf16: bool = False  # half the time per step on processors that have it; a little less exact

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from perennial.audit.log import MemoryAuditLog
-from perennial.domain.example import Example
-from perennial.domain.job import JobRequest
+from perennial.domain.example import Example, TrainingRow
+from perennial.domain.job import BatchRef, JobRequest
 from perennial.domain.words import Priority, Reason, Source
 from perennial.flows import train
 from perennial.flows.workspace import Workspace
@@ -171,3 +172,75 @@ def test_the_texts_of_a_job_go_also_when_the_settle_before_was_killed_after_its_
     assert space.has("news/new.json")
     assert train.settle(desk.ports, ref, "cancelled")["version"] is None
     assert not space.root.exists()
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_verdict_of_the_gates_is_in_the_audit_once_for_each_attempt(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    monkeypatch.setattr(desk.ports.jobs, "add_cost", lambda *_: None, raising=False)
+
+    def judged(run_id: str, attempt: int) -> BatchRef:
+        ref = desk.claim(run_id)
+        assert ref.attempt == attempt
+        Workspace.of(desk.ports.work, ref).write_json(
+            "evaluation.json", {"champion": None, "tasks": {}, "content_digest": "ab" * 32, "unchanged": []}
+        )
+        Workspace.of(desk.ports.work, ref).write_json("select.json", {"tasks": {}})
+        return ref
+
+    ref = judged("run-1", 1)
+    with pytest.raises(Killed):
+        train.gate(replace(desk.ports, audit=Dying(desk.ports.audit, after=after)), ref)
+    for _ in range(2):
+        assert train.gate(desk.ports, ref)["action"] == "hold"
+    again = judged("run-1", 2)
+    train.gate(desk.ports, again)
+    found = [(one.action, one.subject) for one in desk.ports.audit.entries("scout")]
+    assert found == [("gate_hold", f"{ref.job_id}/2"), ("gate_hold", f"{ref.job_id}/1")]
+
+
+def test_replayed_rows_do_not_repeat_the_holdout_that_came_after_them(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = (
+        "The central bank raised its rate by half a point on Monday.",
+        "A storm closed the harbour of the old town until the evening.",
+        "The striker scored twice in the last minutes of the match.",
+        "Farmers brought the harvest in before the first frost came.",
+    )
+
+    def row(number: int, text: str, **fields: Any) -> TrainingRow:
+        return TrainingRow(
+            example_id=UUID(int=number), task="news", text=text, label=("world", "sports")[number % 2], **fields
+        )
+
+    holdout = tuple(row(number, text) for number, text in enumerate(texts))
+    # trained in earlier jobs, when none of the holdout's rows was there
+    pool = [
+        row(10, texts[0].upper()),
+        *(row(20 + n, f"Number {n} has words of its own: {n * 7919}.") for n in range(30)),
+    ]
+    taught = row(11, texts[1] + " !", priority=2, correction=True)
+    drawn_correction = row(12, texts[2] + " !", correction=True)
+    desk.ports.buffer.sync_agents([record(tasks=("news",))])
+    monkeypatch.setattr(desk.ports.buffer, "holdout", lambda *_: holdout)
+    monkeypatch.setattr(desk.ports.buffer, "replay_candidates", lambda *_: [*pool, drawn_correction])
+    monkeypatch.setattr(desk.ports.buffer, "regression", lambda *_: (taught,))
+    for number in range(24):
+        _add(desk, f"Article {number} tells of {number * 104729}.", ("world", "sports")[number % 2])
+    _add(desk, texts[3] + "..")
+    ref = train.claim(desk.ports, JobRequest(agent="scout", run_id="run-1", reason=Reason.REQUEST))
+    assert ref is not None
+    assert train.select(desk.ports, ref) == ["news"]
+    space = Workspace.of(desk.ports.work, ref)
+    replayed = {one.example_id.int for one in space.read_rows("news/replay.json")}
+    assert replayed == {11, 12, *range(20, 50)}, "a plain row gives way to the holdout, a correction does not"
+    assert [one.example_id.int for one in space.read_rows("news/holdout.json")] == [0, 3]
+    assert len(space.read_rows("news/new.json")) == 24
+    assert [one.example_id.int for one in space.read_rows("news/regression.json")] == [11]
+    assert desk.ports.buffer.counts("scout")["news", "superseded"] == 1, "the new row; what was trained stays trained"
+    first = space.read_rows("news/replay.json")
+    (space.root / "select.json").unlink()  # killed before the choice was written down
+    train.select(desk.ports, ref)
+    assert space.read_rows("news/replay.json") == first

@@ -312,3 +312,17 @@ def test_old_runs_of_airflow_and_of_refused_candidates_go(deployment: Deployment
         told([nothing.counts()])
         == "nothing was old enough to go; not done: there is no Airflow here whose runs could go"
     )
+
+
+def test_what_a_killed_training_or_import_left_goes_with_the_folder_of_work(deployment: Deployment) -> None:
+    job = UUID(int=7)
+    texts = deployment.home / "work" / str(job) / "1" / ".news.0" / ".perennial-script-0" / "data.jsonl"
+    half, fresh = deployment.home / "work" / ".import-0", deployment.home / "work" / ".import-1"
+    texts.parent.mkdir(parents=True)
+    texts.write_text("{}")
+    half.mkdir()
+    fresh.mkdir()
+    for path in (texts.parents[3], half):
+        age(path)
+    deployment.run(Part.FILES)
+    assert list((deployment.home / "work").iterdir()) == [fresh]

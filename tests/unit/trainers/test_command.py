@@ -126,6 +126,37 @@ def test_the_script_gets_rows_task_seed_and_the_champions_files_and_no_secret(
     assert bench.bases.path(record["encoder"]["digest"])
 
 
+def test_what_a_killed_training_leaves_lies_in_its_own_folder(write: Write, tmp_path: Path) -> None:
+    """Killed while the script reads the rows: nothing of them in the machine's folder for temporary files."""
+    command = write("pathlib.Path(given.data).with_name('begun').touch()\ntime.sleep(60)\n")
+    elsewhere, out = tmp_path / "tmp", tmp_path / "work" / "job" / "1" / ".t.0"
+    elsewhere.mkdir()
+    out.mkdir(parents=True)
+    program = (
+        "from pathlib import Path\n"
+        "from perennial.domain.model import Workbench\n"
+        "from perennial.trainers.bases import LocalBaseStore\n"
+        "from perennial.trainers.command import Command\n"
+        "from tests.unit.trainers.test_command import batch\n"
+        f"bench = Workbench(bases=LocalBaseStore(folder=Path({str(tmp_path / 'bases')!r})), run_scripts=True)\n"
+        f"Command(script={command.script!r}).fit(batch(), None, Path({str(out)!r}), seed=7, bench=bench)\n"
+    )
+    paths = os.pathsep.join(str(one) for one in (INCLUDE, INCLUDE / "compat", INCLUDE.parent))
+    variables = {**os.environ, "TMPDIR": str(elsewhere), "PYTHONPATH": paths, "PERENNIAL_FLEET_FOLDER": str(tmp_path)}
+    training = subprocess.Popen([sys.executable, "-c", program], env=variables)
+    try:
+        deadline = time.monotonic() + 60
+        while not (begun := list(tmp_path.rglob("begun"))) and time.monotonic() < deadline:
+            assert training.poll() is None
+            time.sleep(0.02)
+    finally:
+        training.kill()
+        training.wait()
+    assert [path.is_relative_to(out) for path in begun] == [True]
+    assert "secret text" in begun[0].with_name("data.jsonl").read_text()  # gone with the job's folder
+    assert not list(elsewhere.iterdir())
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -134,10 +165,11 @@ def test_the_script_gets_rows_task_seed_and_the_champions_files_and_no_secret(
         ("pass", "left nothing in --out"),
         ("pathlib.Path(given.out, 'm.pkl').write_text('x')", "what no version may hold.*json"),
         ("os.symlink('/etc/passwd', given.out + '/m.json')", "is a link"),
+        ("os.makedirs(given.out + '/a/b'); pathlib.Path(given.out, 'a/b/m.json').write_text('x')", "one folder"),
         ("os.makedirs(given.out + '/a/b/c'); pathlib.Path(given.out, 'a/b/c/m.json').write_text('x')", "two deep"),
         ("pathlib.Path(given.out, 'm.json').write_bytes(b' ' * (2 << 20))", "more than most_megabytes"),
     ],
-    ids=["error", "code", "nothing", "pickle", "link", "deep", "large"],
+    ids=["error", "code", "nothing", "pickle", "link", "two", "deep", "large"],
 )
 def test_what_a_training_may_not_do(write: Write, tmp_path: Path, bench: Workbench, text: str, words: str) -> None:
     with pytest.raises(TrainingError, match=words) as caught:

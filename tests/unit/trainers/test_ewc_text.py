@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,6 +222,24 @@ def test_a_batch_update_moves_the_encoder_and_logs_its_penalty(
     assert json.loads((again.path / "component.json").read_text())["encoder"] == record["encoder"], (
         "an online update keeps it"
     )
+
+
+def test_the_encoder_is_moved_in_the_folder_of_the_training(
+    monkeypatch: pytest.MonkeyPatch, trainer: EwcText, champion: Artefact, past: tuple[TrainingRow, ...],
+    held: tuple[TrainingRow, ...], bench: Workbench, new_folder: New,
+) -> None:  # fmt: skip
+    """What a killed batch training leaves goes with its job, so none of it may lie elsewhere."""
+    made: list[Path] = []
+
+    def tune(*given: Any) -> None:
+        made.append(given[-1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("perennial.trainers._ewc_run.tune", tune)
+    out = new_folder()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(batch_of(held[:24], past[:40], mode=Mode.BATCH), champion.path, out, seed=1, bench=bench)
+    assert [path.is_relative_to(out) for path in made] == [True]
 
 
 @pytest.mark.req("J43")

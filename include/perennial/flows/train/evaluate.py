@@ -53,6 +53,7 @@ def evaluate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
             champion=component(champion[1], task) if champion else None, job_id=ref.job_id, seed=agent.seed,
             holdout=space.read_rows(f"{task}/holdout.json"), batch=space.read_rows(f"{task}/new.json"),
             replay=space.read_rows(f"{task}/replay.json"), regression=space.read_rows(f"{task}/regression.json"),
+            room=space.root,
         )  # fmt: skip
         tasks[task] = examine(_with_best(ports, exam, champion[0], settings) if champion else exam)
         logger.info("%s/%s: %s", ref.agent, task, tasks[task]["summary"])

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +26,7 @@ from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.flows.train.screen import screened
 from perennial.flows.workspace import Workspace
 from perennial.selection.labels import LabelChoice, choose_labels
-from perennial.selection.neighbours import separate
+from perennial.selection.neighbours import Separation, separate
 from perennial.selection.replay import stratified_replay
 from perennial.trainers.catalogue import same_method, trainer_for
 
@@ -40,10 +41,11 @@ _CORRECTIONS = 1000  # newest corrections, as many as are replayed at most
 def select(ports: Ports, ref: BatchRef) -> list[str]:
     """Write what each task trains and is judged on to the workspace; returns the tasks with anything to train.
 
-    Freezes the holdout as of the job's start and keeps near-duplicates apart: a training row that repeats a holdout text
-    leaves the batch, unless it is a correction, which stays while the holdout row leaves. Rows of a label that is new and
-    still too rare wait as ``held``, and so do those that the screening against poisoning holds back. Raises EmptyBatch when
-    nothing is left. Run again after a kill, a choice that was made stays: what was trained by then was trained on it.
+    Freezes the holdout as of the job's start and keeps near-duplicates apart: a row that repeats a holdout text leaves the
+    batch, or is not replayed, unless it is a correction, new or replayed, which stays while the holdout row leaves. Rows of a
+    label that is new and still too rare wait as ``held``, and so do those that the screening against poisoning holds back.
+    Raises EmptyBatch when nothing is left. Run again after a kill, a choice that was made stays: what was trained by then was
+    trained on it.
     """
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
     agent = agent_of(ports, ref)
@@ -63,15 +65,19 @@ def select(ports: Ports, ref: BatchRef) -> list[str]:
             ids = [row.example_id for row in choice.set_aside]
             ports.buffer.set_aside(ref.job_id, ref.attempt, ids, state="held", reason="new_label_waiting")
         held_out = ports.buffer.holdout(ref.agent, name, started, agent.selection.holdout_max)
-        apart = separate(choice.rows, screening.holdout(ports, name, held_out))
-        if apart.dropped:
-            ids = [row.example_id for row in apart.dropped]
-            ports.buffer.set_aside(ref.job_id, ref.attempt, ids, state="superseded", reason="near_duplicate_of_holdout")
-        if not apart.training:
+        past = _past(ports, ref.agent, agent, spec, choice)
+        apart, replay = _apart(choice.rows, past, screening.holdout(ports, name, held_out), agent)
+        repeats = {row.example_id for row in apart.dropped}
+        new = [row for row in choice.rows if row.example_id not in repeats]
+        if repeats:
+            ports.buffer.set_aside(
+                ref.job_id, ref.attempt, sorted(repeats), state="superseded", reason="near_duplicate_of_holdout"
+            )
+        if not new:
             continue
-        _write_task(ports, ref, space, agent, spec, choice.labels, apart.training, apart.holdout)
+        _write_task(ports, ref, space, agent, spec, new, replay, past.regression, apart.holdout)
         summary["tasks"][name] = {
-            "new": len(apart.training), "holdout": len(apart.holdout), "labels": list(choice.labels),
+            "new": len(new), "holdout": len(apart.holdout), "labels": list(choice.labels),
             "new_labels": list(choice.new) if known else [],
         }  # fmt: skip
     if not summary["tasks"]:
@@ -98,34 +104,72 @@ def _choose(spec: Task, rows: Sequence[TrainingRow], known: tuple[str, ...]) -> 
     return choose_labels(rows, known, new_label_rows=spec.new_label_rows, closed=spec.labels)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Past:
+    """Trained rows of one task: ``regression`` must stay right, ``taught`` are those of them that are replayed in any case, and
+    from ``pool`` the rest of the replay is drawn."""
+
+    regression: tuple[TrainingRow, ...]
+    taught: tuple[TrainingRow, ...]
+    pool: tuple[TrainingRow, ...]
+
+
+def _past(ports: Ports, name: str, agent: Agent, spec: Task, choice: LabelChoice) -> _Past:
+    def known(row: TrainingRow) -> bool:
+        return spec.kind is TaskKind.SCORE or row.label in choice.labels
+
+    ids = {row.example_id for row in choice.rows}
+    regression = tuple(
+        row for row in ports.buffer.regression(name, spec.name) if row.example_id not in ids and known(row)
+    )
+    refused = _taken_back(ports, name)
+    taken = ids | {row.example_id for row in regression}
+    pool = ports.buffer.replay_candidates(name, spec.name, REPLAY_POOL, agent.seed)
+    return _Past(
+        regression=regression, taught=tuple(row for row in regression if row.example_id not in refused),
+        pool=tuple(row for row in pool if row.example_id not in taken and known(row)),
+    )  # fmt: skip
+
+
+def _apart(
+    new: Sequence[TrainingRow], past: _Past, holdout: Sequence[TrainingRow], agent: Agent
+) -> tuple[Separation, tuple[TrainingRow, ...]]:
+    """New rows and holdout without near duplicates between them or the replay, and that replay.
+
+    A row that is replayed stays trained and is only not drawn while something like it judges; a correction among them, taught
+    again or drawn, stays as a new one does, and the holdout row leaves. Usually the rows that were drawn are all that is
+    compared; when one of them is in the holdout, so is the pool, once, and the replay is drawn again from what is left.
+    """
+    # earlier corrections are always replayed, so that a later update does not unlearn them, and brings back those of a candidate
+    # that gives way to this one; they never take more than half of the places of the ordinary rows, which show what else must stay
+    places = max(agent.selection.replay - len(past.taught), (agent.selection.replay + 1) // 2)
+    replay = (*past.taught, *stratified_replay(past.pool, places, seed=agent.seed))
+    apart = separate((*new, *replay), holdout)
+    drawn = {row.example_id for row in replay}
+    if any(row.example_id in drawn for row in apart.dropped):
+        pool = separate(past.pool, holdout).training
+        replay = (*past.taught, *stratified_replay(pool, places, seed=agent.seed))
+        apart = separate((*new, *replay), holdout)
+    return apart, replay
+
+
 def _write_task(
     ports: Ports,
     ref: BatchRef,
     space: Workspace,
     agent: Agent,
     spec: Task,
-    labels: tuple[str, ...],
-    rows: Any,
-    holdout: Any,
+    rows: Sequence[TrainingRow],
+    replay: tuple[TrainingRow, ...],
+    usable: tuple[TrainingRow, ...],
+    holdout: Sequence[TrainingRow],
 ) -> None:
-    ids = {row.example_id for row in rows}
-    regression = [row for row in ports.buffer.regression(ref.agent, spec.name) if row.example_id not in ids]
-    usable = [row for row in regression if spec.kind is TaskKind.SCORE or row.label in labels]
-    pool = ports.buffer.replay_candidates(ref.agent, spec.name, REPLAY_POOL, agent.seed)
-    refused = _taken_back(ports, ref.agent)
-    taught = [row for row in usable if row.example_id not in refused]
-    taken = ids | {row.example_id for row in usable}
-    pool = [row for row in pool if row.example_id not in taken and (spec.kind is TaskKind.SCORE or row.label in labels)]
-    # earlier corrections are always replayed, so that a later update does not unlearn them, and brings back those of a candidate
-    # that gives way to this one; they never take more than half of the places of the ordinary rows, which show what else must stay
-    places = max(agent.selection.replay - len(taught), (agent.selection.replay + 1) // 2)
-    replay = (*taught, *stratified_replay(pool, places, seed=agent.seed))
     # rows that an older redactor made are trained on again only when the present one finds nothing in them
     leaking = scan(ports, agent, replay).leaking
     if leaking:
         logger.warning("%s replayed rows of %s/%s wait to be redacted again", len(leaking), ref.agent, spec.name)
         replay = tuple(row for row in replay if row.example_id not in leaking)
-        usable = [row for row in usable if row.example_id not in leaking]
+        usable = tuple(row for row in usable if row.example_id not in leaking)
     space.write_rows(f"{spec.name}/new.json", rows)
     space.write_rows(f"{spec.name}/replay.json", replay)
     space.write_rows(f"{spec.name}/holdout.json", holdout)

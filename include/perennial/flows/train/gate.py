@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+from perennial.audit.once import append_once
 from perennial.domain.job import BatchRef
 from perennial.flows.overrides import agent_of
 from perennial.flows.ports import Ports
@@ -24,7 +25,8 @@ logger = logging.getLogger(__name__)
 def gate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     """Ask every gate, store the report bound to the candidate's bytes, and return the action with a readable page.
 
-    Fails closed: a number that is missing holds. Run again it finds the stored report of this attempt.
+    Fails closed: a number that is missing holds. Run again it finds the stored report of this attempt, and the audit has its
+    verdict once.
     """
     ports.buffer.renew(ref.job_id, ref.attempt, LEASE_SECONDS)
     agent = agent_of(ports, ref)
@@ -45,9 +47,13 @@ def gate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
         action=report.action, report=record,
     )  # fmt: skip
     space.write_json("gate_report.json", stored)
-    ports.audit.append(
-        actor="perennial", action=f"gate_{report.action.value}", agent=ref.agent, subject=str(ref.job_id),
-        detail={"summary": report.summary, "content_digest": evaluation["content_digest"]},
+    append_once(  # a job's next attempt is judged anew, and stands by itself
+        ports.audit, actor="perennial", action=f"gate_{report.action.value}", agent=ref.agent,
+        subject=f"{ref.job_id}/{ref.attempt}",
+        detail={
+            "job_id": str(ref.job_id), "attempt": ref.attempt, "summary": report.summary,
+            "content_digest": evaluation["content_digest"],
+        },
     )  # fmt: skip
     return {
         "action": report.action.value, "summary": report.summary, "text": report.as_text() + screening_page(record["screening"]),

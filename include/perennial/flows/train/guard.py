@@ -59,7 +59,7 @@ def validate(ports: Ports, ref: BatchRef) -> dict[str, Any]:
     if broken:
         raise ValidationFailed(
             f"the batch broke {len(broken)} expectation(s): {', '.join(broken)}; "
-            "the stored validation report has the row ids, `perennial buffer` shows them"
+            "the Validation page has the row ids of the stored report"
         )
     return summary
 

@@ -25,7 +25,10 @@ from perennial.trainers.tfidf_baseline import majority_baseline, tfidf_baseline
 
 @dataclass(frozen=True, kw_only=True)
 class Exam:
-    """One task's candidate with everything that it is asked. ``best``: the best recent version other than the champion."""
+    """One task's candidate with everything that it is asked. ``best``: the best recent version other than the champion.
+
+    ``room`` is where models are made that live for the evaluation alone; None: the machine's own place for such files.
+    """
 
     trainer: Trainer
     bench: Workbench
@@ -46,6 +49,7 @@ class Exam:
     best_version: str | None = None
     versions: int = 1
     best_problem: str = ""
+    room: Path | None = None
 
 
 def examine(exam: Exam) -> dict[str, Any]:
@@ -186,7 +190,7 @@ def _k_fold(exam: Exam) -> dict[str, Any] | None:
             agent=exam.agent, task=exam.task, kind=exam.kind, labels=exam.labels,
             new=tuple(row for row in rows if row.example_id not in left_out), replay=exam.replay, mode=Mode.ONLINE,
         )  # fmt: skip
-        with tempfile.TemporaryDirectory(prefix="perennial-fold-") as scratch:
+        with tempfile.TemporaryDirectory(prefix=".perennial-fold-", dir=exam.room) as scratch:
             try:
                 exam.trainer.fit(batch, exam.champion, Path(scratch), seed=exam.seed, bench=exam.bench)
             except PerennialError as error:
