@@ -136,7 +136,12 @@ def plan(agnews: Path, huffpost: Path) -> dict[str, Run]:
         "rollouts": Run(script="bench_rollouts", arguments=(), figures=rollouts),
         "forgetting": Run(
             script="bench_forgetting",
-            arguments=("--first", first, "--then", then, "--then-label", "ag4", "--past", "800", "--tests", "400"),
+            arguments=("--first", first, "--then", then, "--then-label", "ag4", "--past", "800", "--tests", "1000"),
+            figures=forgetting,
+        ),
+        "forgetting-in-time": Run(
+            script="bench_forgetting",
+            arguments=("--stream", then, "--past", "260", "--new", "200", "--tests", "130", "--rare", "12"),
             figures=forgetting,
         ),
         "ewc": Run(script="bench_trainer", arguments=(first, "--past", "1000"), figures=ewc_time),
