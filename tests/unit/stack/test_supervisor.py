@@ -226,5 +226,5 @@ def test_a_part_whose_session_cannot_be_recorded_does_not_run(tmp_path: Path, lo
     runner = _runner(tmp_path, looks, full)
     runner.tick(lambda part: True)
     assert runner.record.detail == "could not be started: No space left on device"
-    assert runner.leader_runs is False
+    until(lambda: (runner._reap(), not runner.leader_runs)[1])  # as the supervisor does with every turn
     assert processes.look_up(seen[0]) is None  # its shell never went beyond its gate
