@@ -16,8 +16,9 @@ from perennial.registry.rows import Alias, AliasMove
 from perennial.rollout.rows import RolloutRow
 
 LATELY = 60.0  # seconds within which the same order is one that is given again
-REPAIRED_SECONDS = 3600.0  # how long ago a revert may have been that is looked at again
-_MOVES = 50  # newest moves of an agent's aliases in which an order is looked for
+# How long ago a revert may have been that is looked at again: a machine may stay away for weeks. What was done is told by the audit.
+REPAIRED_SECONDS = 30 * 86400.0
+_MOVES = 5000  # newest moves of an agent's aliases in which an order is looked for: more than it makes in that time
 
 
 def rollback_agent(ports: Ports, agent: str, *, actor: str, reason: str, version: str | None = None) -> dict[str, Any]:
@@ -72,7 +73,8 @@ def settle_killed(ports: Ports, row: RolloutRow) -> None:
     if order.alias is Alias.CHAMPION and not _audited(ports, row):
         moves = [move for move in ports.ledger.moves(row.agent, _MOVES) if move.alias is Alias.CHAMPION]
         before = [move.version for move in moves[moves.index(order) + 1 :]]
-        together = _gone(ports, row.agent, row.reason, REPAIRED_SECONDS)
+        gone = _gone(ports, row.agent, row.reason, REPAIRED_SECONDS)
+        together = [one for one in gone if one.ended_at == row.ended_at]  # one order reverts in one transaction
         _audit(ports, row.agent, str(order.version), before[0] if before else None, order.actor, order.reason, together)
     word = "reverted" if order.alias is Alias.CHAMPION else "rollout_aborted"
     settle_revert(ports, row, action=word, actor=order.actor)
@@ -104,7 +106,10 @@ def _order(ports: Ports, row: RolloutRow) -> AliasMove | None:
     moves = [
         move for move in ports.ledger.moves(row.agent, _MOVES) if move.reason == row.reason and move.actor != ACTOR
     ]
-    return next((move for move in moves if move.alias is Alias.CHAMPION), next(iter(moves), None))
+    if not moves or row.ended_at is None:
+        return None
+    ended = row.ended_at  # the same words may have been said before and since
+    return min(moves, key=lambda move: (move.alias is not Alias.CHAMPION, abs(move.moved_at - ended)))
 
 
 def _audit(

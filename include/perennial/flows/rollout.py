@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
+from perennial.audit.log import Entry
 from perennial.audit.once import is_written
 from perennial.domain.model import Predictor
 from perennial.domain.verdict import RolloutVerdict
@@ -30,6 +31,10 @@ ACTOR = "perennial"
 PARKED = "parked"  # no verdict: the rollout waits for a person or for the end of a freeze window
 _MOVES = 50  # newest moves of an agent's aliases in which a promotion is looked for
 REVERSALS = frozenset({"reverted", "bake_reverted", "rollout_aborted"})  # actions that one revert is audited as
+PROMOTED = frozenset({"promoted"})
+FOLLOWED = "targets_aligned"  # audited when targets follow that stayed behind as a move was audited
+_BEHIND = "behind"  # detail of a move whose targets did not follow at once: why
+_ROUNDS = 5  # times that targets are pointed anew because what serves changed meanwhile
 
 
 def verify(ports: Ports, agent: str, run_id: str) -> dict[str, Any] | None:
@@ -238,8 +243,7 @@ def full(ports: Ports, ref: dict[str, Any]) -> dict[str, Any]:
         _refuse_unless(ports, row, require_served_permission)
         row = ports.rollouts.promote_full(row.id, actor=ACTOR, reason=f"rollout {row.id} met its plan")
     actor, detail = _promoted_by(ports, row)
-    audit_once(ports, row, {"promoted"}, action="promoted", actor=actor, detail=detail)
-    align_targets(ports, row.agent)
+    settle(ports, row, PROMOTED, action="promoted", actor=actor, detail=detail)
     note = f"{row.agent} {row.version} serves everything" + (
         f"; {row.previous} stays hot for the bake" if row.previous else ""
     )
@@ -257,18 +261,60 @@ def revert(ports: Ports, ref: dict[str, Any], reason: str) -> dict[str, Any]:
 
 
 def settle_revert(ports: Ports, row: RolloutRow, *, action: str | None = None, actor: str = ACTOR) -> bool:
-    """What follows a revert: audit, performance history, targets. Each once, however often this is called; True when anything
-    was still to be done. A person's revert names its own ``action`` and ``actor``."""
+    """What follows a revert: performance history, targets, audit. Each once, however often this is called; True when anything
+    was still to be done. A person's revert names its own ``action`` and ``actor``. Raises what ``settle`` raises."""
     word = action or ("bake_reverted" if row.full_at is not None else "reverted")
     detail = {"why": row.reason, "back_to": ports.rollouts.serving(row.agent).champion}
     flag(ports, row, row.reason)
-    align_targets(ports, row.agent)
-    return audit_once(ports, row, REVERSALS, action=word, actor=actor, detail=detail)
+    return settle(ports, row, REVERSALS, action=word, actor=actor, detail=detail)
+
+
+def settle(
+    ports: Ports, row: RolloutRow, words: Collection[str], *, action: str, actor: str, detail: dict[str, Any]
+) -> bool:
+    """Let the targets follow a move that is made, and audit it unless one of ``words`` is; True when it was audited now.
+
+    Targets that do not follow keep nothing out of the audit: the entry says that they stay behind, the error goes on, and the
+    watch comes back until they follow, which is an entry of its own.
+    """
+    failed: Exception | None = None
+    try:
+        behind = None if align_targets(ports, row.agent) else "MLflow's aliases"
+    except Exception as error:  # noqa: BLE001 - whatever a folder or a store raises; it is raised again below
+        failed, behind = error, type(error).__name__
+    told = detail if behind is None else {**detail, _BEHIND: behind}
+    written = audit_once(ports, row, words, action=action, actor=actor, detail=told)
+    if failed is not None:
+        raise failed
+    if behind is None and not written and not _followed(ports, row, words):
+        ports.audit.append(
+            actor=ACTOR,
+            action=FOLLOWED,
+            agent=row.agent,
+            subject=row.version,
+            detail={"after": action, "rollout": row.id},
+        )
+    return written
 
 
 def is_settled(ports: Ports, row: RolloutRow) -> bool:
-    """Whether what follows a revert was done: its audit entry is the last of it."""
-    return _audited(ports, row, REVERSALS | {"bundle_refused"})
+    """Whether all that follows a revert was done: it is audited, and the targets follow."""
+    return _followed(ports, row, REVERSALS | {"bundle_refused"})
+
+
+def is_promoted(ports: Ports, row: RolloutRow) -> bool:
+    """Whether all that follows a promotion was done: it is audited, and the targets follow."""
+    return _followed(ports, row, PROMOTED)
+
+
+def _followed(ports: Ports, row: RolloutRow, words: Collection[str]) -> bool:
+    """Whether one of ``words`` is audited about this rollout and its targets did not stay behind, or followed since."""
+
+    def tells(one: Entry) -> bool:
+        done = one.detail.get("after") in words if one.action == FOLLOWED else _BEHIND not in one.detail
+        return done and one.detail.get("rollout") == row.id
+
+    return is_written(ports.audit, row.agent, {*words, FOLLOWED}, tells)
 
 
 def audit_once(
@@ -307,17 +353,30 @@ def flag(ports: Ports, row: RolloutRow, reason: str) -> None:
     )  # fmt: skip
 
 
-def align_targets(ports: Ports, agent_name: str) -> None:
+def align_targets(ports: Ports, agent_name: str) -> bool:
     """Make targets outside the gateway (folders) and MLflow's aliases agree with the ledger. Repeatable.
 
-    The gateway follows the serving row by itself; these follow here. A failure of MLflow's alias is logged and repaired by the
-    next look of the watch: the ledger decides what serves.
+    The gateway follows the serving row by itself; these follow here. False, and a warning, when MLflow's aliases do not follow
+    yet: the next look of the watch repairs them, and the ledger decides what serves. What serves is read again at the end and
+    followed anew if it moved, so that of two writers the one who comes late leaves the truth. RolloutError when it never rests.
     """
-    champion = ports.ledger.champion(agent_name)
-    if champion is None:
-        return
-    agent = ports.fleet().agent(agent_name)
-    folder = ports.targets.get("folder")
-    if folder is not None and "folder" in agent.rollout.targets:
-        folder.point(agent_name, champion, bundle_folder(ports, agent_name, champion))
-    ports.models.align_aliases(agent_name, champion=champion, candidate=ports.ledger.candidate(agent_name))
+    for _ in range(_ROUNDS):
+        champion, candidate = ports.ledger.champion(agent_name), ports.ledger.candidate(agent_name)
+        if champion is None:
+            return True
+        folder = ports.targets.get("folder")
+        if folder is not None and "folder" in _targets_of(ports, agent_name):
+            folder.point(agent_name, champion, bundle_folder(ports, agent_name, champion))
+        follow = ports.models.align_aliases(agent_name, champion=champion, candidate=candidate)
+        if (ports.ledger.champion(agent_name), ports.ledger.candidate(agent_name)) == (champion, candidate):
+            return follow
+    raise RolloutError(f"what serves of {agent_name} changed {_ROUNDS} times while its targets followed; try again")
+
+
+def _targets_of(ports: Ports, agent_name: str) -> Collection[str]:
+    """The agent's targets: as the fleet says, or, where its file is gone or broken, as its newest rollout began."""
+    try:
+        return ports.fleet().agent(agent_name).rollout.targets
+    except NotConfigured:
+        row = ports.rollouts.latest(agent_name)
+        return () if row is None else row.plan.targets
