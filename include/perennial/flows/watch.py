@@ -1,5 +1,5 @@
 """Keeps watching recent champions after 100 %, and puts the predecessor back when production disagrees. Looks after parked
-rollouts, and finishes reverts that were killed half-way."""
+rollouts, ends those whose run is gone, and finishes what was killed half-way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from perennial.domain.verdict import RolloutVerdict
 from perennial.domain.words import Parked, RolloutAction, RolloutState
-from perennial.errors import PerennialError, WatchIncomplete
+from perennial.errors import NotConfigured, PerennialError, StoreUnavailable, WatchIncomplete
 from perennial.flows.live_evidence import beside, refused_by_gateway
 from perennial.flows.ports import Ports
 from perennial.flows.rollback import REPAIRED_SECONDS, settle_killed
@@ -32,6 +32,7 @@ from perennial.flows.rollout import (
 )
 from perennial.flows.rollout import look as look_at_step
 from perennial.gates.scores import row_score
+from perennial.registry.rows import LOST, LOST_TRIES
 from perennial.rollout.rows import RolloutRow
 from perennial.rollout.slices import SliceStats
 from perennial.rollout.verdict import MIN_OUTCOMES, ArmStats, Beside, judge_bake
@@ -41,14 +42,21 @@ logger = logging.getLogger(__name__)
 RECENT = (100, 1000)  # newest answers judged alone, so that a long good past cannot hide a bad present
 REPLAYED = 200  # newest requests that the predecessor answers before anything is put back
 GRACE_SECONDS = 15.0
+# A step ends when its plan's patience does, and Airflow stops one that does not 300 s later: after this long beyond it, no run is left.
+GONE_SECONDS = 900.0
+# Before traffic nothing is at risk, and a replay may queue for hours behind trainings: only after this long is a run given up unasked.
+QUEUE_SECONDS = 6 * 3600.0
 
 _Duty = Callable[[Ports, RolloutRow], dict[str, Any] | None]  # what the watch does for one rollout
 
 
 def something_bakes(ports: Ports) -> bool:
-    """Whether anything is to watch: a recent champion, a parked rollout, or a revert that was not finished; indexed looks."""
+    """Whether anything is to watch: a recent champion, a parked rollout, one without a run, or a revert that was not finished.
+
+    Indexed looks, and one at the audit for each revert of the last weeks.
+    """
     rollouts = ports.rollouts
-    return bool(rollouts.baking() or rollouts.parked() or _unsettled(ports))
+    return bool(rollouts.baking() or rollouts.parked() or _stranded(ports) or _unsettled(ports))
 
 
 def _unsettled(ports: Ports) -> list[RolloutRow]:
@@ -56,6 +64,30 @@ def _unsettled(ports: Ports) -> list[RolloutRow]:
     edge = _edge(ports)
     gone = [row for row in ports.rollouts.reverted_lately(REPAIRED_SECONDS) if row.ended_at and row.ended_at <= edge]
     return [row for row in gone if not is_settled(ports, row)]
+
+
+def _stranded(ports: Ports) -> list[RolloutRow]:
+    """Open rollouts that no run carries on any more, though they are not parked: it was deleted, or failed without a last word."""
+    now = ports.rollouts.now()
+    return [row for row in ports.rollouts.running() if _is_gone(ports, row, (now - row.step_at).total_seconds())]
+
+
+def _is_gone(ports: Ports, row: RolloutRow, waited: float) -> bool:
+    """Whether its run must be gone, by its plan's own patience. One without traffic may queue, unless Airflow says that its run failed."""
+    if waited <= row.plan.max_hold_seconds + GONE_SECONDS:
+        return False
+    return row.state is RolloutState.CANARY or waited > QUEUE_SECONDS or _run_failed(ports, row)
+
+
+def _run_failed(ports: Ports, row: RolloutRow) -> bool:
+    try:
+        return ports.runs is not None and (_dag(row), row.run_id) in ports.runs.failed(row.started_at)
+    except (StoreUnavailable, NotConfigured):
+        return False  # without Airflow's word the clock decides
+
+
+def _dag(row: RolloutRow) -> str:
+    return f"rollout_{row.agent}"
 
 
 def _edge(ports: Ports) -> datetime:
@@ -135,13 +167,15 @@ def _fair(others: Beside, by_label: dict[str, list[tuple[float, float]]]) -> Bes
 
 
 def look(ports: Ports) -> list[dict[str, Any]]:
-    """Judge every baking champion and every parked rollout; reverts the bad, closes the ripe, finishes what a kill left open.
+    """Judge every baking champion and every parked rollout; reverts the bad, closes the ripe, ends what no run carries on, finishes
+    what a kill left open.
 
     Repeatable at any time. What fails for one rollout stops no other: all are looked at, then WatchIncomplete names those that failed.
     """
     rollouts = ports.rollouts
     duties: tuple[tuple[Callable[[], list[RolloutRow]], _Duty], ...] = (
         (lambda: _unsettled(ports), _finish), (rollouts.baking, _bake), (rollouts.parked, _parked),
+        (lambda: _stranded(ports), _give_up),
     )  # fmt: skip
     said: list[dict[str, Any]] = []
     failed: list[str] = []
@@ -167,6 +201,7 @@ def _kind(error: Exception) -> str:
 
 def _finish(ports: Ports, row: RolloutRow) -> None:
     """What a kill, or a target that did not follow, left open of a revert."""
+    _roll_out_again(ports, row)
     settle_killed(ports, row)
     logger.warning("what follows the revert of %s %s had been left open and was done again", row.agent, row.version)
 
@@ -277,3 +312,38 @@ def _carry_on(ports: Ports, row: RolloutRow, ref: dict[str, Any]) -> dict[str, A
     if following < len(canary_shares(row.plan, first=row.previous is None)):
         return begin_step(ports, ref, following)
     return {"action": RolloutAction.PROMOTE.value, "reason": full(ports, ref)["note"]}
+
+
+def _give_up(ports: Ports, row: RolloutRow) -> dict[str, Any]:
+    """Revert a rollout whose run is gone: nobody judges it. One that met no traffic is rolled out again, a few times."""
+    waited = (ports.rollouts.now() - row.step_at).total_seconds()
+    if row.state is RolloutState.CANARY:
+        reason = f"no run carries it on: {waited:.0f} s at {row.weight:.0%} of the keys without a verdict; train a new version"
+    else:
+        again = (
+            f"{_dag(row)} starts again, else trigger it" if _tries(ports, row) < LOST_TRIES else "train a new version"
+        )
+        reason = f"{LOST}, after {waited:.0f} s; {again}"
+    gone = ports.rollouts.revert(row.id, reason=reason, actor=ACTOR, seen=row)
+    if (gone.state, gone.reason) != (RolloutState.REVERTED, reason):
+        return _said(row, RolloutAction.HOLD.value, "it moved on meanwhile")
+    logger.warning("%s %s: %s", row.agent, row.version, reason)
+    _roll_out_again(ports, gone)
+    settle_revert(ports, gone)
+    return _said(row, RolloutAction.ROLLBACK.value, reason)
+
+
+def _tries(ports: Ports, row: RolloutRow) -> int:
+    """The how-manieth rollout of its version this is."""
+    return sum(one.id <= row.id for one in ports.rollouts.of_version(row.agent, row.version))
+
+
+def _roll_out_again(ports: Ports, row: RolloutRow) -> None:
+    """Start a run for the release of a rollout whose run was gone before any traffic. The same run, however often this is called."""
+    tries = _tries(ports, row) if row.lost else LOST_TRIES
+    if tries >= LOST_TRIES or ports.runs is None:
+        return
+    try:
+        ports.runs.start(_dag(row), f"again__{row.version}__{tries}")
+    except (StoreUnavailable, NotConfigured) as error:
+        logger.warning("%s was not started again (%s); trigger it in Airflow", _dag(row), type(error).__name__)

@@ -59,6 +59,10 @@ FROM perennial.rollouts WHERE state = 'baking' ORDER BY id
 SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
        parked
 FROM perennial.rollouts WHERE parked IS NOT NULL AND state IN ('pending', 'shadow', 'canary') ORDER BY id
+-- name: running
+SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
+       parked
+FROM perennial.rollouts WHERE parked IS NULL AND state IN ('pending', 'shadow', 'canary') ORDER BY id
 -- name: reverted_lately
 SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
        parked

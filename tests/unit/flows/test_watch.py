@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from perennial.domain.words import RolloutState
-from perennial.errors import NotConfigured, RolloutError, WatchIncomplete
-from perennial.fleet.agent import Rollout
+from perennial.domain.words import Parked, RolloutState, TooLittleTraffic
+from perennial.errors import NotConfigured, RolloutError, StoreUnavailable, WatchIncomplete
+from perennial.fleet.agent import Breaker, Rollout
 from perennial.fleet.loader import Fleet
 from perennial.flows import rollout, watch
+from perennial.flows.pause import pause_of
+from perennial.retention.airflow_runs import MemoryRuns
 from perennial.rollout.rows import JudgedInput, RolloutRow
-from tests.rollout_world import LABELS, Behaviour, Folder, Killed, RolloutWorld, make_rollout_world
+from tests.rollout_world import LABELS, Behaviour, Folder, Fused, Killed, RolloutWorld, make_rollout_world
 
 PLAN = Rollout(
     step_seconds=5.0, max_hold_seconds=60.0, bake_seconds=7200.0, targets=("gateway",), steps=(0.1, 0.5, 1.0)
@@ -24,7 +26,8 @@ PLAN = Rollout(
 
 
 def _world(**changes: Any) -> RolloutWorld:
-    world = make_rollout_world(rollout=replace(PLAN, **changes))
+    breaker = changes.pop("breaker", None)
+    world = make_rollout_world(rollout=replace(PLAN, **changes), breaker=breaker)
     world.champion("1.0.0")
     _minutes(world, 10)
     return world
@@ -365,3 +368,144 @@ def test_targets_of_what_never_rests_are_given_up_and_tried_again() -> None:
     restless = SimpleNamespace(champion=lambda agent: f"1.0.{next(numbers)}", candidate=lambda agent: None)
     with pytest.raises(RolloutError, match="try again"):
         rollout.align_targets(replace(world.ports, ledger=restless), "scout")  # type: ignore[arg-type]
+
+
+# rollouts whose run is gone
+
+
+def _canary(world: RolloutWorld) -> RolloutRow:
+    row = world.candidate("1.0.1")
+    world.agreed(row, 0.95)
+    rollout.begin_step(world.ports, {"rollout_id": row.id}, 0)
+    return world.rollouts.get(row.id)
+
+
+@pytest.mark.req("K40", "D10")
+def test_a_canary_whose_run_is_gone_is_taken_out_of_traffic() -> None:
+    world = _world()
+    row = _canary(world)
+    world.behaviours["1.0.1"] = Behaviour(errors=1.0)
+    _minutes(world, 16)
+    assert not watch.something_bakes(world.ports)  # 60 s of its plan and 900 more are not over
+    _minutes(world, 1)
+    assert watch.something_bakes(world.ports)
+    (said,) = watch.look(world.ports)
+    assert (said["action"], "no run carries it on" in said["reason"]) == ("rollback", True)
+    serving = world.rollouts.serving("scout")
+    assert (world.state(row), serving.candidate, serving.weight) == (RolloutState.REVERTED, None, 0.0)
+    assert world.audited("1.0.1") == ["reverted"]
+    assert world.ledger.newest_unserved("scout") is None  # it met traffic
+    assert watch.look(world.ports) == []
+
+
+@pytest.mark.req("K39")
+def test_a_canary_whose_run_waits_as_long_as_its_plan_lets_it_is_left_alone() -> None:
+    world = _world(max_hold_seconds=86400.0)
+    row = _canary(world)
+    _minutes(world, 24 * 60, requests=0)
+    assert watch.look(world.ports) == []
+    assert world.state(row) is RolloutState.CANARY
+    rollout.begin_step(world.ports, {"rollout_id": row.id}, 1)
+    _minutes(world, 24 * 60, requests=0)
+    assert watch.look(world.ports) == []  # each step has its own patience
+
+
+@pytest.mark.req("K39")
+def test_a_parked_canary_waits_for_its_person_for_days() -> None:
+    world = _world(on_too_little_traffic=TooLittleTraffic.ASK)
+    row = _canary(world)
+    rollout.park(world.ports, row, Parked.ASK, "too little traffic")
+    world.clock.move(3 * 86400.0)
+    watch.look(world.ports)
+    assert world.state(row) is RolloutState.CANARY
+
+
+@pytest.mark.req("K39")
+def test_a_run_that_moves_on_at_the_last_moment_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = _world()
+    row = _canary(world)
+    world.clock.move(961.0)
+    stale = world.rollouts.get(row.id)
+    rollout.full(world.ports, {"rollout_id": row.id})
+    monkeypatch.setattr(world.rollouts, "running", lambda: [stale])
+    assert [one["action"] for one in watch.look(world.ports)] == ["hold", "hold"]
+    assert (world.state(row), world.rollouts.serving("scout").champion) == (RolloutState.BAKING, "1.0.1")
+    assert world.audited("1.0.1") == ["promoted"]
+
+
+@pytest.mark.req("K39", "D10")
+def test_a_release_whose_run_was_gone_before_any_traffic_is_rolled_out_again_a_few_times() -> None:
+    world = _world(breaker=Breaker(refused=3))
+    runs = MemoryRuns()
+    ports = replace(world.ports, runs=runs)
+    world.ledger.release("scout", "1.0.1")
+    for number in (1, 2, 3):
+        waiting = world.ledger.newest_unserved("scout")
+        assert waiting is not None
+        row = world.rollouts.open(agent="scout", version=waiting.version, plan=world.plan, run_id=f"run-{number}")
+        world.rollouts.begin_shadow(row.id)
+        world.clock.move(5 * 3600.0)
+        assert watch.look(ports) == []  # it may queue behind trainings
+        world.clock.move(3700.0)
+        assert watch.look(ports)[0]["action"] == "rollback"
+        assert world.state(row) is RolloutState.REVERTED
+    assert list(runs.runs) == [("rollout_scout", "again__1.0.1__1"), ("rollout_scout", "again__1.0.1__2")]
+    assert "train a new version" in world.rollouts.get(row.id).reason
+    assert world.ledger.newest_unserved("scout") is None
+    assert world.audited("1.0.1") == ["reverted"] * 3
+    assert pause_of(ports, "scout") is None  # nobody refused it
+
+
+@pytest.mark.req("K39", "D10")
+@pytest.mark.parametrize("away", [True, False])
+def test_a_rollout_whose_run_failed_before_any_traffic_does_not_wait_for_hours(away: bool) -> None:
+    world = _world()
+    runs = MemoryRuns()
+    ports = replace(world.ports, runs=runs)
+    row = world.candidate("1.0.1")  # its run could not fetch the bundle, and failed
+    runs.runs["rollout_scout", row.run_id] = world.clock()
+    world.clock.move(600.0)
+    runs.broken = {("rollout_scout", row.run_id)}
+    assert watch.look(ports) == []  # Airflow may try again
+    world.clock.move(600.0)
+    if away:
+        runs.failed = runs.start = _airflow_away  # type: ignore[method-assign]
+        assert watch.look(ports) == []
+        world.clock.move(6 * 3600.0)
+    watch.look(ports)
+    assert world.state(row) is RolloutState.REVERTED
+    assert (("rollout_scout", "again__1.0.1__1") in runs.runs) is not away
+    assert world.ledger.newest_unserved("scout") is not None
+
+
+def _airflow_away(*_: Any) -> Any:
+    raise StoreUnavailable("Airflow is away")
+
+
+@pytest.mark.req("K39", "D10")
+def test_a_watch_that_dies_as_it_gives_a_rollout_up_ends_it_once() -> None:
+    calls = _given_up(None, after=False)
+    assert calls > 5
+    for at in range(calls):
+        for after in (False, True):
+            _given_up(at, after=after)
+
+
+def _given_up(at: int | None, *, after: bool) -> int:
+    world = _world()
+    runs = MemoryRuns()
+    ports = replace(world.ports, runs=Fused(runs, world.fuse))  # type: ignore[arg-type]
+    world.candidate("1.0.1")
+    world.clock.move(7 * 3600.0)
+    world.fuse.calls, world.fuse.at, world.fuse.after = 0, at, after
+    try:
+        watch.look(ports)
+    except Killed:
+        world.fuse.at = None
+        world.clock.move(60.0)
+        watch.look(ports)
+    calls = world.fuse.calls
+    assert world.audited("1.0.1") == ["reverted"]
+    assert list(runs.runs) == [("rollout_scout", "again__1.0.1__1")]
+    assert world.ledger.newest_unserved("scout") is not None
+    return calls
