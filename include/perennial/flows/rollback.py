@@ -18,7 +18,7 @@ from perennial.rollout.rows import RolloutRow
 LATELY = 60.0  # seconds within which the same order is one that is given again
 # How long ago a revert may have been that is looked at again: a machine may stay away for weeks. What was done is told by the audit.
 REPAIRED_SECONDS = 30 * 86400.0
-_MOVES = 5000  # newest moves of an agent's aliases in which an order is looked for: more than it makes in that time
+_MOVES = 50  # newest moves of an agent's aliases in which an order is looked for
 
 
 def rollback_agent(ports: Ports, agent: str, *, actor: str, reason: str, version: str | None = None) -> dict[str, Any]:
@@ -106,10 +106,7 @@ def _order(ports: Ports, row: RolloutRow) -> AliasMove | None:
     moves = [
         move for move in ports.ledger.moves(row.agent, _MOVES) if move.reason == row.reason and move.actor != ACTOR
     ]
-    if not moves or row.ended_at is None:
-        return None
-    ended = row.ended_at  # the same words may have been said before and since
-    return min(moves, key=lambda move: (move.alias is not Alias.CHAMPION, abs(move.moved_at - ended)))
+    return next((move for move in moves if move.alias is Alias.CHAMPION), next(iter(moves), None))
 
 
 def _audit(

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-from perennial.audit.log import Entry
 from perennial.audit.once import is_written
 from perennial.domain.model import Predictor
 from perennial.domain.verdict import RolloutVerdict
@@ -32,8 +31,10 @@ PARKED = "parked"  # no verdict: the rollout waits for a person or for the end o
 _MOVES = 50  # newest moves of an agent's aliases in which a promotion is looked for
 REVERSALS = frozenset({"reverted", "bake_reverted", "rollout_aborted"})  # actions that one revert is audited as
 PROMOTED = frozenset({"promoted"})
-FOLLOWED = "targets_aligned"  # audited when targets follow that stayed behind as a move was audited
-_BEHIND = "behind"  # detail of a move whose targets did not follow at once: why
+_BEHIND, _FOLLOWED = (
+    "targets_behind",
+    "targets_aligned",
+)  # audited when targets do not follow a move, and when they do later
 _ROUNDS = 5  # times that targets are pointed anew because what serves changed meanwhile
 
 
@@ -274,26 +275,24 @@ def settle(
 ) -> bool:
     """Let the targets follow a move that is made, and audit it unless one of ``words`` is; True when it was audited now.
 
-    Targets that do not follow keep nothing out of the audit: the entry says that they stay behind, the error goes on, and the
+    Targets that do not follow keep nothing out of the audit: an entry says that they stay behind, the error goes on, and the
     watch comes back until they follow, which is an entry of its own.
     """
     failed: Exception | None = None
     try:
-        behind = None if align_targets(ports, row.agent) else "MLflow's aliases"
+        why = None if align_targets(ports, row.agent) else "MLflow's aliases"
     except Exception as error:  # noqa: BLE001 - whatever a folder or a store raises; it is raised again below
-        failed, behind = error, type(error).__name__
-    told = detail if behind is None else {**detail, _BEHIND: behind}
-    written = audit_once(ports, row, words, action=action, actor=actor, detail=told)
+        failed, why = error, type(error).__name__
+    after = _after(words)
+    if why is not None and not _audited(ports, row, {_BEHIND}, after=after):
+        _audit(ports, row, action=_BEHIND, actor=ACTOR, detail={"after": after, "why": why})
+    elif why is None and _audited(ports, row, {_BEHIND}, after=after):
+        audit_once(ports, row, {_FOLLOWED}, action=_FOLLOWED, actor=ACTOR, detail={"after": after})
+    written = audit_once(
+        ports, row, words, action=action, actor=actor, detail=detail
+    )  # last: a kill before it repeats all
     if failed is not None:
         raise failed
-    if behind is None and not written and not _followed(ports, row, words):
-        ports.audit.append(
-            actor=ACTOR,
-            action=FOLLOWED,
-            agent=row.agent,
-            subject=row.version,
-            detail={"after": action, "rollout": row.id},
-        )
     return written
 
 
@@ -308,29 +307,40 @@ def is_promoted(ports: Ports, row: RolloutRow) -> bool:
 
 
 def _followed(ports: Ports, row: RolloutRow, words: Collection[str]) -> bool:
-    """Whether one of ``words`` is audited about this rollout and its targets did not stay behind, or followed since."""
+    if not _audited(ports, row, words):
+        return False
+    after = _after(words)
+    return not _audited(ports, row, {_BEHIND}, after=after) or _audited(ports, row, {_FOLLOWED}, after=after)
 
-    def tells(one: Entry) -> bool:
-        done = one.detail.get("after") in words if one.action == FOLLOWED else _BEHIND not in one.detail
-        return done and one.detail.get("rollout") == row.id
 
-    return is_written(ports.audit, row.agent, {*words, FOLLOWED}, tells)
+def _after(words: Collection[str]) -> str:
+    """Which move the targets are to follow, in the entries about them."""
+    return "promotion" if PROMOTED.issuperset(words) else "revert"
 
 
 def audit_once(
     ports: Ports, row: RolloutRow, words: Collection[str], *, action: str, actor: str, detail: dict[str, Any]
 ) -> bool:
-    """Write one decision on a rollout unless one of ``words`` is written about it; True when it was written now."""
-    if _audited(ports, row, words):
+    """Write one decision on a rollout unless one of ``words`` is written about it; True when it was written now.
+
+    ``after`` in the detail tells entries of the same word apart.
+    """
+    if _audited(ports, row, words, **{key: detail[key] for key in detail.keys() & {"after"}}):
         return False
-    ports.audit.append(
-        actor=actor, action=action, agent=row.agent, subject=row.version, detail={**detail, "rollout": row.id}
-    )
+    _audit(ports, row, action=action, actor=actor, detail=detail)
     return True
 
 
-def _audited(ports: Ports, row: RolloutRow, words: Collection[str]) -> bool:
-    return is_written(ports.audit, row.agent, words, lambda one: one.detail.get("rollout") == row.id)
+def _audit(ports: Ports, row: RolloutRow, *, action: str, actor: str, detail: dict[str, Any]) -> None:
+    ports.audit.append(
+        actor=actor, action=action, agent=row.agent, subject=row.version, detail={**detail, "rollout": row.id}
+    )
+
+
+def _audited(ports: Ports, row: RolloutRow, words: Collection[str], **about: Any) -> bool:
+    """Whether one of ``words`` is written about this rollout, with these details."""
+    told = {"rollout": row.id, **about}
+    return is_written(ports.audit, row.agent, words, lambda one: told.items() <= dict(one.detail).items())
 
 
 def _promoted_by(ports: Ports, row: RolloutRow) -> tuple[str, dict[str, Any]]:

@@ -203,14 +203,17 @@ def test_a_revert_is_audited_although_its_targets_do_not_follow_and_they_follow_
             watch.look(world.ports)
         world.clock.move(3600.0)
         assert world.state(row) is RolloutState.REVERTED
-        assert world.audited("1.0.1") == ["promoted", "bake_reverted"]
+        assert world.audited("1.0.1") == ["promoted", "targets_behind", "bake_reverted"]
         assert watch.something_bakes(world.ports)
     folder.blocked = False
     for _ in range(2):
         watch.look(world.ports)
         world.clock.move(60.0)
     assert folder.pointed == {"scout": "1.0.0"}
-    assert world.audited("1.0.1") == ["promoted", "bake_reverted", "targets_aligned"]
+    assert world.audited("1.0.1") == ["promoted", "targets_behind", "bake_reverted", "targets_aligned"]
+    assert [one.detail["why"] for one in world.audit.entries("scout") if one.action == "targets_behind"] == [
+        "RolloutError"
+    ]
     assert not watch.something_bakes(world.ports)
 
 
@@ -222,7 +225,7 @@ def test_a_revert_whose_aliases_do_not_follow_is_repaired_by_the_watch() -> None
     rollout.revert(away, {"rollout_id": row.id}, "production disagrees")
     world.clock.move(60.0)
     assert (world.aliases["champion"], watch.look(away)) == ("1.0.1", [])
-    assert world.audited("1.0.1") == ["promoted", "bake_reverted"]
+    assert world.audited("1.0.1") == ["promoted", "targets_behind", "bake_reverted"]
     watch.look(world.ports)
     assert world.aliases["champion"] == "1.0.0"
     assert not watch.something_bakes(world.ports)
@@ -309,7 +312,7 @@ def test_a_bad_champion_goes_back_although_what_follows_its_promotion_fails(genu
     with pytest.raises(WatchIncomplete):
         watch.look(world.ports)
     assert world.state(row) is RolloutState.REVERTED
-    assert world.audited("1.0.1") == ["promoted", "bake_reverted"]
+    assert world.audited("1.0.1") == ["targets_behind", "promoted", "targets_behind", "bake_reverted"]
 
 
 @pytest.mark.req("K39")
@@ -324,7 +327,7 @@ def test_aliases_that_did_not_follow_a_promotion_follow_before_its_bake_ends() -
     assert world.state(row) is RolloutState.BAKING
     watch.look(world.ports)
     assert (world.state(row), world.aliases["champion"]) == (RolloutState.DONE, "1.0.1")
-    assert world.audited("1.0.1") == ["promoted", "targets_aligned"]
+    assert world.audited("1.0.1") == ["targets_behind", "promoted", "targets_aligned"]
 
 
 @pytest.mark.req("K40", "D10")
