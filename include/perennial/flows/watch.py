@@ -74,9 +74,9 @@ def _stranded(ports: Ports) -> list[RolloutRow]:
 
 def _is_gone(ports: Ports, row: RolloutRow, waited: float) -> bool:
     """Whether its run must be gone, by its plan's own patience. One without traffic may queue, unless Airflow says that its run failed."""
-    if waited <= row.plan.max_hold_seconds + GONE_SECONDS:
-        return False
-    return row.state is RolloutState.CANARY or waited > QUEUE_SECONDS or _run_failed(ports, row)
+    if row.state is RolloutState.CANARY:
+        return waited > row.plan.max_hold_seconds + GONE_SECONDS
+    return waited > QUEUE_SECONDS or (waited > GONE_SECONDS and _run_failed(ports, row))
 
 
 def _run_failed(ports: Ports, row: RolloutRow) -> bool:

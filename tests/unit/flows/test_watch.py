@@ -462,7 +462,7 @@ def test_a_release_whose_run_was_gone_before_any_traffic_is_rolled_out_again_a_f
 @pytest.mark.req("K39", "D10")
 @pytest.mark.parametrize("away", [True, False])
 def test_a_rollout_whose_run_failed_before_any_traffic_does_not_wait_for_hours(away: bool) -> None:
-    world = _world()
+    world = _world(max_hold_seconds=86400.0)
     runs = MemoryRuns()
     ports = replace(world.ports, runs=runs)
     row = world.candidate("1.0.1")  # its run could not fetch the bundle, and failed
