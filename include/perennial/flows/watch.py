@@ -11,7 +11,7 @@ from typing import Any
 
 from perennial.domain.verdict import RolloutVerdict
 from perennial.domain.words import Parked, RolloutAction, RolloutState
-from perennial.errors import NotConfigured, PerennialError, StoreUnavailable, WatchIncomplete
+from perennial.errors import PerennialError, WatchIncomplete
 from perennial.flows.live_evidence import beside, refused_by_gateway
 from perennial.flows.ports import Ports
 from perennial.flows.rollback import REPAIRED_SECONDS, settle_killed
@@ -82,8 +82,8 @@ def _is_gone(ports: Ports, row: RolloutRow, waited: float) -> bool:
 def _run_failed(ports: Ports, row: RolloutRow) -> bool:
     try:
         return ports.runs is not None and (_dag(row), row.run_id) in ports.runs.failed(row.started_at)
-    except (StoreUnavailable, NotConfigured):
-        return False  # without Airflow's word the clock decides
+    except Exception:  # noqa: BLE001 - away, not configured, or another answer than ours: without Airflow's word the clock decides
+        return False
 
 
 def _dag(row: RolloutRow) -> str:
@@ -119,6 +119,7 @@ def _replayed(
     ports: Ports, row: RolloutRow, against: str, before: ArmStats, now: ArmStats, elapsed: float, others: Beside,
     recent: Sequence[ArmStats],
 ) -> RolloutVerdict | None:  # fmt: skip
+    """What ``_on_equal_terms`` asks; raises whatever keeps that version from answering."""
     asked = ports.rollouts.judged_inputs(row.agent, row.version, since=row.full_at or row.started_at, limit=REPLAYED)
     if len(asked) < MIN_OUTCOMES:
         return None
@@ -334,7 +335,7 @@ def _give_up(ports: Ports, row: RolloutRow) -> dict[str, Any]:
 
 
 def _tries(ports: Ports, row: RolloutRow) -> int:
-    """The how-manieth rollout of its version this is."""
+    """Which rollout of its version this is, counted from 1."""
     return sum(one.id <= row.id for one in ports.rollouts.of_version(row.agent, row.version))
 
 
@@ -345,5 +346,5 @@ def _roll_out_again(ports: Ports, row: RolloutRow) -> None:
         return
     try:
         ports.runs.start(_dag(row), f"again__{row.version}__{tries}")
-    except (StoreUnavailable, NotConfigured) as error:
+    except Exception as error:  # noqa: BLE001 - whatever Airflow answers, the rollout is closed; the alert says what a person must do
         logger.warning("%s was not started again (%s); trigger it in Airflow", _dag(row), type(error).__name__)
