@@ -1,5 +1,5 @@
-"""Keeps watching champions after 100 % and puts the predecessor back; looks after rollouts that no run carries on
-(airflow DAG ``rollout_watch``)."""
+"""Keeps watching champions after 100 % and puts the predecessor back; looks after rollouts that no run carries on, and ends
+what was left half done (airflow DAG ``rollout_watch``)."""
 
 from datetime import timedelta
 

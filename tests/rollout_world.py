@@ -21,7 +21,7 @@ from perennial.fleet.loader import Fleet, Member
 from perennial.flows.ports import Ports
 from perennial.ingest.memory import MemoryBuffer
 from perennial.registry.memory import MemoryLedger
-from perennial.registry.rows import Alias, AliasMove, Release
+from perennial.registry.rows import LOST_TRIES, Alias, AliasMove, Release
 from perennial.rollout.memory import MemoryRollouts
 from perennial.rollout.rows import Answered, Outcome, RolloutRow
 from perennial.settings import Settings
@@ -160,8 +160,10 @@ class JoinedLedger(MemoryLedger):
 
     def newest_unserved(self, agent: str) -> Release | None:
         newest = next(iter(self.versions(agent)), None)
-        met = {row.version for row in self._rollouts.recent(agent, 10_000)}
-        return None if newest is None or newest.version in met else newest
+        met = [
+            row for row in self._rollouts.recent(agent, 10_000) if newest is not None and row.version == newest.version
+        ]
+        return None if not all(row.lost for row in met) or len(met) >= LOST_TRIES else newest
 
     def release(self, agent: str, version: str, *, action: str = "pass", judged: str | None = None) -> Release:
         """Put one version on record whose gates said ``action`` on the bytes ``judged`` (its own by default)."""

@@ -24,6 +24,7 @@ PerennialError
 ├── UntrustedBundle         signature, digest or ledger row do not agree; not loaded
 ├── PromotionRefused        no live verdict or approval covers this bundle
 ├── RolloutError            a rollout was asked for something that it cannot do
+├── WatchIncomplete         the watch could not look after some rollouts; names agents and kinds of errors
 ├── SourceError             an event source is unreadable; names the place
 ├── AccessRefused           nobody comes in with this token or this form; says what to do
 ├── AlertUndelivered        an alert did not get out; it is told again
@@ -159,6 +160,14 @@ class PromotionRefused(PerennialError):
 
 class RolloutError(PerennialError):
     """A rollout was asked for something that its state does not allow."""
+
+
+class WatchIncomplete(PerennialError):
+    """The watch looked at every rollout and could not look after some; names agents and kinds of errors, whose texts are in the log."""
+
+    def __init__(self, failed: list[str]) -> None:
+        told = ", ".join(dict.fromkeys(failed))
+        super().__init__(f"not all rollouts could be looked after: {told}; the others were; the task's log says more")
 
 
 class SourceError(PerennialError):

@@ -8,7 +8,7 @@ from perennial.domain.words import RolloutDecision, RolloutState
 from perennial.errors import RolloutError
 from perennial.flows.champion import bundle_folder
 from perennial.flows.ports import Ports
-from perennial.flows.rollout import align_targets, audit_once, freeze_of, settle_revert
+from perennial.flows.rollout import PROMOTED, freeze_of, settle, settle_revert
 from perennial.rollout.machine import OPEN
 from perennial.rollout.rows import RolloutRow
 
@@ -55,8 +55,7 @@ def _promote(ports: Ports, row: RolloutRow, actor: str, reason: str) -> dict[str
             raise RolloutError(f"nothing of {row.agent} may be promoted: {closed}")
         bundle_folder(ports, row.agent, row.version)  # bytes, signature and permission
         row = ports.rollouts.promote_full(row.id, actor=actor, reason=f"promoted by {actor}: {reason}")
-    audit_once(ports, row, {"promoted"}, action="promoted", actor=actor, detail={"why": reason, "by_hand": True})
-    align_targets(ports, row.agent)
+    settle(ports, row, PROMOTED, action="promoted", actor=actor, detail={"why": reason, "by_hand": True})
     note = f"{row.agent} {row.version} serves everything: promoted by {actor}: {reason}"
     return {"version": row.version, "state": row.state.value, "note": note}
 

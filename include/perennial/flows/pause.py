@@ -80,7 +80,7 @@ def _rolled_out(ports: Ports, agent: str, enough: int) -> list[Ended]:
     for row in ports.rollouts.recent(agent, 4 * enough):
         if row.state in _SERVES and row.full_at is not None:
             ends.append(Ended(at=row.full_at, refused=False, what=f"{row.version} serves"))
-        elif row.state is RolloutState.REVERTED and row.ended_at is not None:
+        elif row.state is RolloutState.REVERTED and row.ended_at is not None and not row.lost:
             ends.append(Ended(at=row.ended_at, refused=True, what=f"{row.version} reverted"))
     return ends
 

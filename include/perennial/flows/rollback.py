@@ -16,7 +16,8 @@ from perennial.registry.rows import Alias, AliasMove
 from perennial.rollout.rows import RolloutRow
 
 LATELY = 60.0  # seconds within which the same order is one that is given again
-REPAIRED_SECONDS = 3600.0  # how long ago a revert may have been that is looked at again
+# How long ago a revert may have been that is looked at again: a machine may stay away for weeks. What was done is told by the audit.
+REPAIRED_SECONDS = 30 * 86400.0
 _JUST_BEFORE = timedelta(microseconds=1)
 
 
@@ -72,7 +73,8 @@ def settle_killed(ports: Ports, row: RolloutRow) -> None:
     if order.alias is Alias.CHAMPION and not _audited(ports, row, str(order.version)):
         before = ports.ledger.served_at(row.agent, order.moved_at - _JUST_BEFORE)
         current = None if before is None else before.version
-        together = _gone(ports, row.agent, row.reason, REPAIRED_SECONDS)
+        gone = _gone(ports, row.agent, row.reason, REPAIRED_SECONDS)
+        together = [one for one in gone if one.ended_at == row.ended_at]  # one order reverts in one transaction
         _audit(ports, row.agent, str(order.version), current, order.actor, order.reason, together)
     word = "reverted" if order.alias is Alias.CHAMPION else "rollout_aborted"
     settle_revert(ports, row, action=word, actor=order.actor)

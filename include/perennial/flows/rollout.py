@@ -29,6 +29,12 @@ ACTOR = "perennial"
 PARKED = "parked"  # no verdict: the rollout waits for a person or for the end of a freeze window
 _MOVES = 50  # newest moves of an agent's aliases in which a promotion is looked for
 REVERSALS = frozenset({"reverted", "bake_reverted", "rollout_aborted"})  # actions that one revert is audited as
+PROMOTED = frozenset({"promoted"})
+_BEHIND, _FOLLOWED = (
+    "targets_behind",
+    "targets_aligned",
+)  # audited when targets do not follow a move, and when they do later
+_ROUNDS = 5  # times that targets are pointed anew because what serves changed meanwhile
 
 
 def verify(ports: Ports, agent: str, run_id: str) -> dict[str, Any] | None:
@@ -237,8 +243,7 @@ def full(ports: Ports, ref: dict[str, Any]) -> dict[str, Any]:
         _refuse_unless(ports, row, require_served_permission)
         row = ports.rollouts.promote_full(row.id, actor=ACTOR, reason=f"rollout {row.id} met its plan")
     actor, detail = _promoted_by(ports, row)
-    audit_once(ports, row, {"promoted"}, action="promoted", actor=actor, detail=detail)
-    align_targets(ports, row.agent)
+    settle(ports, row, PROMOTED, action="promoted", actor=actor, detail=detail)
     note = f"{row.agent} {row.version} serves everything" + (
         f"; {row.previous} stays hot for the bake" if row.previous else ""
     )
@@ -256,34 +261,84 @@ def revert(ports: Ports, ref: dict[str, Any], reason: str) -> dict[str, Any]:
 
 
 def settle_revert(ports: Ports, row: RolloutRow, *, action: str | None = None, actor: str = ACTOR) -> bool:
-    """What follows a revert: audit, performance history, targets. Each once, however often this is called; True when anything
-    was still to be done. A person's revert names its own ``action`` and ``actor``."""
+    """What follows a revert: performance history, targets, audit. Each once, however often this is called; True when anything
+    was still to be done. A person's revert names its own ``action`` and ``actor``. Raises what ``settle`` raises."""
     word = action or ("bake_reverted" if row.full_at is not None else "reverted")
     detail = {"why": row.reason, "back_to": ports.rollouts.serving(row.agent).champion}
     flag(ports, row, row.reason)
-    align_targets(ports, row.agent)
-    return audit_once(ports, row, REVERSALS, action=word, actor=actor, detail=detail)
+    return settle(ports, row, REVERSALS, action=word, actor=actor, detail=detail)
+
+
+def settle(
+    ports: Ports, row: RolloutRow, words: Collection[str], *, action: str, actor: str, detail: dict[str, Any]
+) -> bool:
+    """Let the targets follow a move that is made, and audit it unless one of ``words`` is; True when it was audited now.
+
+    Targets that do not follow keep nothing out of the audit: an entry says that they stay behind, the error goes on, and the
+    watch comes back until they follow, which is an entry of its own.
+    """
+    failed: Exception | None = None
+    try:
+        why = None if align_targets(ports, row.agent) else "MLflow's aliases"
+    except Exception as error:  # noqa: BLE001 - whatever a folder or a store raises; it is raised again below
+        failed, why = error, type(error).__name__
+    after = _after(words)
+    if why is not None and not _audited(ports, row, {_BEHIND}, after=after):
+        _audit(ports, row, action=_BEHIND, actor=ACTOR, detail={"after": after, "why": why})
+    elif why is None and _audited(ports, row, {_BEHIND}, after=after):
+        audit_once(ports, row, {_FOLLOWED}, action=_FOLLOWED, actor=ACTOR, detail={"after": after})
+    written = audit_once(
+        ports, row, words, action=action, actor=actor, detail=detail
+    )  # last: a kill before it repeats all
+    if failed is not None:
+        raise failed
+    return written
 
 
 def is_settled(ports: Ports, row: RolloutRow) -> bool:
-    """Whether what follows a revert was done: its audit entry is the last of it."""
-    return _audited(ports, row, REVERSALS | {"bundle_refused"})
+    """Whether all that follows a revert was done: it is audited, and the targets follow."""
+    return _followed(ports, row, REVERSALS | {"bundle_refused"})
+
+
+def is_promoted(ports: Ports, row: RolloutRow) -> bool:
+    """Whether all that follows a promotion was done: it is audited, and the targets follow."""
+    return _followed(ports, row, PROMOTED)
+
+
+def _followed(ports: Ports, row: RolloutRow, words: Collection[str]) -> bool:
+    if not _audited(ports, row, words):
+        return False
+    after = _after(words)
+    return not _audited(ports, row, {_BEHIND}, after=after) or _audited(ports, row, {_FOLLOWED}, after=after)
+
+
+def _after(words: Collection[str]) -> str:
+    """Which move the targets are to follow, in the entries about them."""
+    return "promotion" if PROMOTED.issuperset(words) else "revert"
 
 
 def audit_once(
     ports: Ports, row: RolloutRow, words: Collection[str], *, action: str, actor: str, detail: dict[str, Any]
 ) -> bool:
-    """Write one decision on a rollout unless one of ``words`` is written about it; True when it was written now."""
-    if _audited(ports, row, words):
+    """Write one decision on a rollout unless one of ``words`` is written about it; True when it was written now.
+
+    ``after`` in the detail tells entries of the same word apart.
+    """
+    if _audited(ports, row, words, **{key: detail[key] for key in detail.keys() & {"after"}}):
         return False
-    ports.audit.append(
-        actor=actor, action=action, agent=row.agent, subject=row.version, detail={**detail, "rollout": row.id}
-    )
+    _audit(ports, row, action=action, actor=actor, detail=detail)
     return True
 
 
-def _audited(ports: Ports, row: RolloutRow, words: Collection[str]) -> bool:
-    return ports.audit.has(agent=row.agent, subject=row.version, actions=words, detail={"rollout": row.id})
+def _audit(ports: Ports, row: RolloutRow, *, action: str, actor: str, detail: dict[str, Any]) -> None:
+    ports.audit.append(
+        actor=actor, action=action, agent=row.agent, subject=row.version, detail={**detail, "rollout": row.id}
+    )
+
+
+def _audited(ports: Ports, row: RolloutRow, words: Collection[str], **about: Any) -> bool:
+    """Whether one of ``words`` is written about this rollout, with these details."""
+    return ports.audit.has(agent=row.agent, subject=row.version, actions=words, detail={"rollout": row.id, **about})
 
 
 def _promoted_by(ports: Ports, row: RolloutRow) -> tuple[str, dict[str, Any]]:
@@ -306,17 +361,30 @@ def flag(ports: Ports, row: RolloutRow, reason: str) -> None:
     )  # fmt: skip
 
 
-def align_targets(ports: Ports, agent_name: str) -> None:
+def align_targets(ports: Ports, agent_name: str) -> bool:
     """Make targets outside the gateway (folders) and MLflow's aliases agree with the ledger. Repeatable.
 
-    The gateway follows the serving row by itself; these follow here. A failure of MLflow's alias is logged and repaired by the
-    next look of the watch: the ledger decides what serves.
+    The gateway follows the serving row by itself; these follow here. False, and a warning, when MLflow's aliases do not follow
+    yet: the next look of the watch repairs them, and the ledger decides what serves. What serves is read again at the end and
+    followed anew if it moved, so that of two writers the one who comes late leaves the truth. RolloutError when it never rests.
     """
-    champion = ports.ledger.champion(agent_name)
-    if champion is None:
-        return
-    agent = ports.fleet().agent(agent_name)
-    folder = ports.targets.get("folder")
-    if folder is not None and "folder" in agent.rollout.targets:
-        folder.point(agent_name, champion, bundle_folder(ports, agent_name, champion))
-    ports.models.align_aliases(agent_name, champion=champion, candidate=ports.ledger.candidate(agent_name))
+    for _ in range(_ROUNDS):
+        champion, candidate = ports.ledger.champion(agent_name), ports.ledger.candidate(agent_name)
+        if champion is None:
+            return True
+        folder = ports.targets.get("folder")
+        if folder is not None and "folder" in _targets_of(ports, agent_name):
+            folder.point(agent_name, champion, bundle_folder(ports, agent_name, champion))
+        follow = ports.models.align_aliases(agent_name, champion=champion, candidate=candidate)
+        if (ports.ledger.champion(agent_name), ports.ledger.candidate(agent_name)) == (champion, candidate):
+            return follow
+    raise RolloutError(f"what serves of {agent_name} changed {_ROUNDS} times while its targets followed; try again")
+
+
+def _targets_of(ports: Ports, agent_name: str) -> Collection[str]:
+    """The agent's targets: as the fleet says, or, where its file is gone or broken, as its newest rollout began."""
+    try:
+        return ports.fleet().agent(agent_name).rollout.targets
+    except NotConfigured:
+        row = ports.rollouts.latest(agent_name)
+        return () if row is None else row.plan.targets

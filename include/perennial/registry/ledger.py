@@ -12,6 +12,8 @@ from perennial.errors import RegistryError, VersionExists
 from perennial.registry.manifest import Manifest
 from perennial.registry.recipe import Role, Rows
 from perennial.registry.rows import (
+    LOST,
+    LOST_TRIES,
     Alias,
     AliasMove,
     Approval,
@@ -73,7 +75,7 @@ class Ledger(Protocol):
         ...
 
     def newest_unserved(self, agent: str) -> Release | None:
-        """The newest release, when it has met no rollout yet.
+        """The newest release, when it has met no rollout yet, or up to ``LOST_TRIES`` whose runs were gone before any traffic.
 
         An older one that was passed over never comes back here.
         """
@@ -311,7 +313,7 @@ class PostgresLedger:
 
     def newest_unserved(self, agent: str) -> Release | None:
         """See ``Ledger``."""
-        return _maybe_release(self._one("newest_unserved", {"agent": agent}))
+        return _maybe_release(self._one("newest_unserved", {"agent": agent, "lost": LOST, "tries": LOST_TRIES}))
 
     def champion(self, agent: str) -> str | None:
         """See ``Ledger``."""

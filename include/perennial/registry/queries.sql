@@ -49,7 +49,11 @@ SELECT ordinal, agent, version, digest, base_version, job_id, uri, mlflow_run_id
 FROM perennial.versions v
 WHERE agent = %(agent)s
   AND ordinal = (SELECT max(ordinal) FROM perennial.versions WHERE agent = %(agent)s)
-  AND NOT EXISTS (SELECT FROM perennial.rollouts r WHERE r.agent = v.agent AND r.version = v.version)
+  -- a rollout whose run was gone before any traffic leaves the release waiting, a few times
+  AND NOT EXISTS (
+    SELECT FROM perennial.rollouts r WHERE r.agent = v.agent AND r.version = v.version
+    AND NOT (r.state = 'reverted' AND r.full_at IS NULL AND starts_with(r.reason, %(lost)s)))
+  AND (SELECT count(*) FROM perennial.rollouts r WHERE r.agent = v.agent AND r.version = v.version) < %(tries)s
   AND NOT EXISTS (
     SELECT FROM perennial.alias_moves m WHERE m.agent = v.agent AND m.alias = 'champion' AND m.version = v.version)
 -- name: alias

@@ -12,6 +12,10 @@ from uuid import UUID
 from perennial.domain.model import ModelRef
 from perennial.registry.recipe import Role
 
+# How the reason of a rollout begins that was reverted because its run was gone before any traffic: the release still waits for one
+LOST = "its run was gone before any traffic"
+LOST_TRIES = 3  # rollouts of one version that may be lost like that
+
 
 class Alias(StrEnum):
     """The two names that point at a version of an agent."""

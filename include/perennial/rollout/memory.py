@@ -110,6 +110,11 @@ class MemoryRollouts:
         with self._guard:
             return [row for row in self._rows.values() if row.parked is not None and row.state in OPEN]
 
+    def running(self) -> list[RolloutRow]:
+        """See ``RolloutStore.running``."""
+        with self._guard:
+            return [row for row in self._rows.values() if row.parked is None and row.state in OPEN]
+
     def reverted_lately(self, within: float) -> list[RolloutRow]:
         """See ``RolloutStore.reverted_lately``."""
         edge = self._clock() - timedelta(seconds=within)
@@ -147,9 +152,9 @@ class MemoryRollouts:
         """See ``RolloutStore.close``."""
         return self._apply(rollout_id, moves.finishing, actor="", reason="")
 
-    def revert(self, rollout_id: int, *, reason: str, actor: str) -> RolloutRow:
+    def revert(self, rollout_id: int, *, reason: str, actor: str, seen: RolloutRow | None = None) -> RolloutRow:
         """See ``RolloutStore.revert``."""
-        return self._apply(rollout_id, lambda scene, row: moves.reverting(scene, row, reason), actor, reason)
+        return self._apply(rollout_id, lambda scene, row: moves.reverting(scene, row, reason, seen), actor, reason)
 
     def rollback(self, agent: str, version: str, *, actor: str, reason: str) -> ServingRow:
         """See ``RolloutStore.rollback``."""

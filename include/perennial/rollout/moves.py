@@ -115,14 +115,16 @@ def finishing(scene: Scene, row: RolloutRow) -> Change:
     return Change(serving=scene.serving, moved=_if_new(row, row.moved(machine.to_done(row.status, scene.now))))
 
 
-def reverting(scene: Scene, row: RolloutRow, reason: str) -> Change:
+def reverting(scene: Scene, row: RolloutRow, reason: str, seen: RolloutRow | None = None) -> Change:
     """Take a version out of traffic: clear it as candidate, or put its predecessor back when it is the champion.
 
     A predecessor whose bake it had cut short bakes on. A newer candidate keeps its share and begins its step anew, beside the
-    champion that answers now.
+    champion that answers now. With ``seen``, nothing happens to a row that is not as it was seen.
 
     RolloutError when the champion has no predecessor: something must answer, and a person must decide.
     """
+    if seen not in (None, row):
+        return Change(serving=scene.serving)
     after = row.moved(machine.to_reverted(row.status, reason, scene.now))
     if after == row:
         return Change(serving=scene.serving)

@@ -59,11 +59,16 @@ FROM perennial.rollouts WHERE state = 'baking' ORDER BY id
 SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
        parked
 FROM perennial.rollouts WHERE parked IS NOT NULL AND state IN ('pending', 'shadow', 'canary') ORDER BY id
+-- name: running
+SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
+       parked
+FROM perennial.rollouts WHERE parked IS NULL AND state IN ('pending', 'shadow', 'canary') ORDER BY id
 -- name: reverted_lately
+-- statement_timestamp, since an index cannot be asked for a clock that goes on
 SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
        parked
 FROM perennial.rollouts
-WHERE state = 'reverted' AND ended_at > clock_timestamp() - make_interval(secs => %(within)s) ORDER BY id
+WHERE state = 'reverted' AND ended_at > statement_timestamp() - make_interval(secs => %(within)s) ORDER BY id
 -- name: recent
 SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
        parked

@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from perennial.domain.words import JSON, Arm, Parked, ReportKind, RolloutState
+from perennial.registry.rows import LOST
 from perennial.rollout.machine import ENDED, OPEN, Plan, RolloutStatus
 
 
@@ -68,6 +69,11 @@ class RolloutRow:
     full_at: datetime | None = None
     ended_at: datetime | None = None
     parked: Parked | None = None  # no run carries it on: a person is asked, or a freeze window is open
+
+    @property
+    def lost(self) -> bool:
+        """Whether it ended because its run was gone before any traffic: nothing was judged, and the release still waits."""
+        return self.state is RolloutState.REVERTED and self.full_at is None and self.reason.startswith(LOST)
 
     @property
     def status(self) -> RolloutStatus:

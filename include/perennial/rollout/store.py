@@ -77,6 +77,10 @@ class RolloutStore(Protocol):
         """Open rollouts that no run carries on."""
         ...
 
+    def running(self) -> list[RolloutRow]:
+        """Open rollouts that a run is to carry on; whether it does, the store does not know."""
+        ...
+
     def reverted_lately(self, within: float) -> list[RolloutRow]:
         """Rollouts that were reverted in the last seconds."""
         ...
@@ -109,8 +113,11 @@ class RolloutStore(Protocol):
         """End a bake well."""
         ...
 
-    def revert(self, rollout_id: int, *, reason: str, actor: str) -> RolloutRow:
-        """Clear the candidate, or put the predecessor back when it bakes; a bake of that one which was cut short goes on."""
+    def revert(self, rollout_id: int, *, reason: str, actor: str, seen: RolloutRow | None = None) -> RolloutRow:
+        """Clear the candidate, or put the predecessor back when it bakes; a bake of that one which was cut short goes on.
+
+        With ``seen``, a row that is not as it was seen stays as it is.
+        """
         ...
 
     def rollback(self, agent: str, version: str, *, actor: str, reason: str) -> ServingRow:
@@ -251,6 +258,10 @@ class PostgresRollouts:
         """See ``RolloutStore.parked``."""
         return [_rollout(row) for row in self._all("parked", {})]
 
+    def running(self) -> list[RolloutRow]:
+        """See ``RolloutStore.running``."""
+        return [_rollout(row) for row in self._all("running", {})]
+
     def reverted_lately(self, within: float) -> list[RolloutRow]:
         """See ``RolloutStore.reverted_lately``."""
         return [_rollout(row) for row in self._all("reverted_lately", {"within": within})]
@@ -286,9 +297,9 @@ class PostgresRollouts:
         """See ``RolloutStore.close``."""
         return self._apply(rollout_id, moves.finishing, actor="", reason="")
 
-    def revert(self, rollout_id: int, *, reason: str, actor: str) -> RolloutRow:
+    def revert(self, rollout_id: int, *, reason: str, actor: str, seen: RolloutRow | None = None) -> RolloutRow:
         """See ``RolloutStore.revert``."""
-        return self._apply(rollout_id, lambda scene, row: moves.reverting(scene, row, reason), actor, reason)
+        return self._apply(rollout_id, lambda scene, row: moves.reverting(scene, row, reason, seen), actor, reason)
 
     def rollback(self, agent: str, version: str, *, actor: str, reason: str) -> ServingRow:
         """See ``RolloutStore.rollback``."""

@@ -56,7 +56,7 @@ class FolderTarget:
 
     The link is ``<root>/<agent>/current``, or the path in ``<AGENT>_MODEL_PATH`` (such as SCOUT_MODEL_PATH) of the
     environment. Files are copied once, read-only, and never changed; a rollback links back to the bytes that are there.
-    Runs in rollout tasks; one writer per agent is assumed (a rollout is), readers need no lock.
+    Runs in rollout tasks and in the watch; of two writers the later one's link stays, readers need no lock.
     """
 
     def __init__(self, root: Path, environment: Mapping[str, str] | None = None) -> None:
@@ -139,7 +139,12 @@ class FolderTarget:
             _copy(folder, aside)
             if tree_digest(aside) != expected:
                 raise UntrustedBundle(f"the files of {agent} {version} changed while they were copied; try again")
-            os.rename(aside, kept)
+            try:
+                os.rename(aside, kept)
+            except OSError:
+                if not kept.is_dir():
+                    raise
+                return self._keep(agent, version, folder)  # another writer put them there meanwhile
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         _sync(kept.parent)

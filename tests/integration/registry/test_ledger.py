@@ -19,7 +19,7 @@ from perennial.registry.manifest import IdSet, Manifest
 from perennial.registry.memory import MemoryLedger
 from perennial.registry.permission import counting
 from perennial.registry.recipe import Role, RowMark
-from perennial.registry.rows import Approval
+from perennial.registry.rows import LOST, LOST_TRIES, Approval
 from perennial.storage.database import Database as Pool
 from perennial.storage.migrate import migrations
 from tests.postgres_fixture import Database
@@ -533,7 +533,23 @@ def test_a_version_with_a_rollout_row_has_met_traffic(database: Database, sample
             "INSERT INTO perennial.rollouts (agent, version, plan, state, run_id) VALUES ('scout', '1.0.0', '{}', 'pending', 'r')"
         )
     assert ledger.newest_unserved("scout") is None
+    for number in range(1, 4):  # its run was gone before any traffic: it still waits, up to the third time
+        _end_rollouts(pool, f"{LOST}, after 900 s")
+        assert (ledger.newest_unserved("scout") is not None) == (number < LOST_TRIES)
+        _end_rollouts(pool, "the last 5 answers failed")
+        assert ledger.newest_unserved("scout") is None
+        _end_rollouts(pool, LOST)
+        with pool.connection() as connection:
+            connection.execute(
+                "INSERT INTO perennial.rollouts (agent, version, plan, state, run_id)"
+                " VALUES ('scout', '1.0.0', '{}', 'reverted', %s)", (str(number),)
+            )  # fmt: skip
     pool.close()
+
+
+def _end_rollouts(pool: Pool, reason: str) -> None:
+    with pool.connection() as connection:
+        connection.execute("UPDATE perennial.rollouts SET state = 'reverted', reason = %s", (reason,))
 
 
 def test_the_drivers_text_never_leaves_the_seam(database: Database, sample: Manifest) -> None:

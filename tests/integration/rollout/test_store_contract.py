@@ -339,6 +339,26 @@ def test_a_parked_rollout_is_found_keeps_its_share_and_ends_like_any_other(
             rollouts.park(ended, Parked.FREEZE, "late")
 
 
+@pytest.mark.req("K39", "K40")
+def test_a_revert_of_what_was_seen_leaves_alone_what_moved_since(
+    stores: tuple[RolloutStore, ServingStore],
+) -> None:
+    rollouts, _ = stores
+    _champion(rollouts, "1.0.0")
+    seen = [rollouts.open(agent="scout", version="1.0.1", plan=PLAN, run_id="run")]
+    seen += [rollouts.begin_shadow(seen[0].id), rollouts.set_step(seen[0].id, step=0, weight=0.05, actor="test")]
+    assert rollouts.running() == seen[-1:]
+    seen.append(rollouts.park(seen[0].id, Parked.ASK, "too little traffic"))
+    assert rollouts.running() == []
+    for stale in seen[:-1]:
+        assert rollouts.revert(stale.id, reason="gone", actor="test", seen=stale) == seen[-1]
+    assert rollouts.serving("scout").candidate == "1.0.1"
+    back = [rollouts.revert(seen[0].id, reason="gone", actor="test", seen=seen[-1]) for _ in range(2)]
+    assert (back[0].state, back[0].reason) == (RolloutState.REVERTED, "gone")
+    assert back[0] == back[1]
+    assert rollouts.serving("scout").candidate is None
+
+
 @pytest.mark.req("J94")
 def test_reports_count_people_and_each_report_once(stores: tuple[RolloutStore, ServingStore]) -> None:
     rollouts, serving = stores

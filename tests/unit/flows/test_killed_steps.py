@@ -12,6 +12,7 @@ from perennial.audit.log import MemoryAuditLog
 from perennial.domain.example import Example, TrainingRow
 from perennial.domain.job import BatchRef, JobRequest
 from perennial.domain.words import Priority, Reason, Source
+from perennial.errors import RegistryError
 from perennial.flows import train
 from perennial.flows.workspace import Workspace
 from perennial.ingest.memory import MemoryAdmission
@@ -136,6 +137,21 @@ def test_a_person_who_answers_again_is_in_the_audit_again(desk: Desk) -> None:
     words = [entry.action for entry in desk.ports.audit.entries("scout")]
     assert words == ["approved", "rejected", "approved", "approved"]
     assert [row.decision.value for row in desk.ledger.decisions()] == ["approve", "reject", "approve", "approve"]
+
+
+def test_a_release_goes_on_without_its_links_when_the_registry_is_away(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ref = desk.waiting()
+    desk.answer(ref, "editor")
+
+    def away(*_: Any) -> Any:
+        raise RegistryError("MLflow at http://user:secret@mlflow is away")
+
+    monkeypatch.setattr(desk.ports.models, "links", away)
+    for _ in range(2):
+        assert train.register(desk.ports, ref).keys() == {"version", "digest"}
+    assert "secret" not in caplog.text
 
 
 def test_a_choice_of_rows_stays_once_something_may_have_been_trained_on_it(desk: Desk) -> None:

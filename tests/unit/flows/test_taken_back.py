@@ -11,6 +11,7 @@ import pytest
 
 from perennial.domain.example import TrainingRow
 from perennial.flows.train.fit import _taken_back
+from perennial.registry.rows import LOST
 from perennial.rollout.machine import Plan
 from perennial.rollout.memory import MemoryRollouts
 
@@ -26,7 +27,8 @@ def test_only_what_production_took_back_stays_out() -> None:
     rollouts.revert(opened("1.0.1"), reason="fell", actor="test")
     opened("1.0.2")  # gives way to the next
     opened("1.0.3")
-    versions = ("1.0.0", "1.0.1", "1.0.2", "1.0.3", None)
+    rollouts.revert(opened("1.0.4"), reason=f"{LOST}, after 900 s", actor="test")  # nothing judged it
+    versions = ("1.0.0", "1.0.1", "1.0.2", "1.0.3", None, "1.0.4")
     row = TrainingRow(example_id=UUID(int=0), task="news", text="a text", label="world", priority=2, correction=True)
     known = [SimpleNamespace(row=replace(row, example_id=UUID(int=at)), version=one) for at, one in enumerate(versions)]
     ports: Any = SimpleNamespace(rollouts=rollouts, buffer=SimpleNamespace(corrections=lambda agent, limit: known))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from perennial.errors import RolloutError, UntrustedBundle
+from perennial.rollout import targets
 from perennial.rollout.machine import Plan
 from perennial.rollout.memory import MemoryRollouts
 from perennial.rollout.rows import GatewayRow
@@ -37,6 +38,23 @@ def test_rollback_links_back_to_byte_identical_files(tmp_path: Path, bundles: di
     target.point("scout", "1.0.0", bundles["1.0.0"])
     assert target.current("scout") == "1.0.0"
     assert target.digest("scout") == first == tree_digest(bundles["1.0.0"]) == target.digest_of("scout", "1.0.0")
+
+
+def test_two_writers_that_bring_the_same_version_at_once_both_succeed(
+    tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = FolderTarget(tmp_path / "root", {})
+    copy, turns = targets._copy, iter([True])
+
+    def slow(source: Path, place: Path) -> None:
+        copy(source, place)
+        if next(turns, False):
+            target.point("scout", "1.0.0", bundles["1.0.0"])  # the other one was faster
+
+    monkeypatch.setattr(targets, "_copy", slow)
+    target.point("scout", "1.0.0", bundles["1.0.0"])
+    assert (target.current("scout"), target.kept("scout")) == ("1.0.0", ("1.0.0",))
+    assert target.digest("scout") == tree_digest(bundles["1.0.0"])
 
 
 @pytest.mark.req("S23")

@@ -178,8 +178,8 @@ def _write_task(
 
 def _taken_back(ports: Ports, agent: str) -> set[UUID]:
     """Corrections whose version production took back: they are judged with the rest, and not taught again by themselves."""
-    last = {row.version: row.state for row in reversed(ports.rollouts.recent(agent, _ROLLOUTS))}
-    gone = {version for version, state in last.items() if state is RolloutState.REVERTED}
+    last = {row.version: row for row in reversed(ports.rollouts.recent(agent, _ROLLOUTS))}
+    gone = {version for version, row in last.items() if row.state is RolloutState.REVERTED and not row.lost}
     if not gone:
         return set()
     return {one.row.example_id for one in ports.buffer.corrections(agent, _CORRECTIONS) if one.version in gone}

@@ -9,7 +9,7 @@ from typing import Any
 from perennial.audit.once import append_once
 from perennial.domain.job import BatchRef
 from perennial.domain.words import Mode
-from perennial.errors import NotConfigured
+from perennial.errors import NotConfigured, RegistryError
 from perennial.flows.overrides import frozen_overrides, member_of
 from perennial.flows.ports import Ports
 from perennial.flows.provenance import code_digest, environment
@@ -171,4 +171,10 @@ def metrics_of(space: Workspace) -> dict[str, float]:
 
 
 def _links(ports: Ports, agent: str, version: str, digest: str) -> dict[str, Any]:
-    return {"version": version, "digest": digest, **ports.models.links(agent, version)}
+    """What the task hands on. The release is made: without its links it is rolled out all the same."""
+    try:
+        links = ports.models.links(agent, version)
+    except RegistryError as error:
+        logger.warning("%s %s is released, without links to its run: %s", agent, version, type(error).__name__)
+        links = {}
+    return {"version": version, "digest": digest, **links}
