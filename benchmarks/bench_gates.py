@@ -216,7 +216,7 @@ def _scrambled(folder: Path, seed: int) -> Path:
     out = folder.with_name(f"{folder.name}-random")
     out.mkdir()
     theta = np.random.default_rng(seed).normal(0.0, float(saved.theta.std()), saved.theta.shape)
-    _component.write(out, saved.record, theta, saved.fisher)
+    _component.write(out, saved.record, theta, saved.fisher, saved.local)
     return out
 
 
