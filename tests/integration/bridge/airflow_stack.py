@@ -19,7 +19,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 from perennial.stack.launch import LAUNCH
-from tests.stack_fixture import turn_to_boot
+from tests.stack_fixture import CALM, turn_to_boot
 
 ROOT = Path(__file__).resolve().parents[3]
 BUSY = 3.0  # times below are those of an idle machine
@@ -89,10 +89,10 @@ class Stack:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.airflow_db.replace(
                 "postgresql://", "postgresql+psycopg2://", 1
             ),
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": CALM["AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"],
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "4",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "12",
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{self.port}",

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from tests.integration.stack.watch import Watch
-from tests.stack_fixture import REPOSITORY, Stack, make_stack, remove, turn_to_boot, wait_until
+from tests.stack_fixture import CALM, REPOSITORY, Stack, make_stack, remove, turn_to_boot, wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -45,7 +45,7 @@ SLEEPER = """
 @pytest.fixture(scope="module")
 def small() -> Iterator[Stack]:
     """A stack that may be broken: Airflow with one DAG of its own, cold workers, without MLflow and data plane."""
-    stack = make_stack(PERENNIAL_WITHOUT="mlflow,data-plane", PERENNIAL_WARM_WORKERS="0")
+    stack = make_stack(PERENNIAL_WITHOUT="mlflow,data-plane", PERENNIAL_WARM_WORKERS="0", **CALM)
     project = stack.home.parent / "project"
     (project / "dags").mkdir(parents=True)
     (project / "plugins").mkdir()
