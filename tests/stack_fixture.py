@@ -24,8 +24,8 @@ import httpx
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# At rest a stack takes 0.7 of a core: its scheduler looks ten times a second for work, and its DAG files are read every 8 s. Stacks of tests
-# rest beside others that work, on two cores, and have more patience.
+# At rest a stack takes half a core, most of it for a scheduler that looks ten times a second for work. Stacks of tests rest beside others
+# that work, on two cores, and have more patience.
 CALM = {
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "20",

@@ -151,13 +151,13 @@ def for_airflow(home: Home, ports: Ports, secrets: Secrets) -> dict[str, str]:
 
 
 def parse_seconds(agents: int) -> int:
-    """How often the DAG processor reads a DAG file again: the time in which a new agent's DAGs appear. A parse costs about 0.04 s of
-    one core per agent, so that a tenth of a core is spent on it at most, however large the fleet is when the stack starts.
+    """How often the DAG processor reads a DAG file again: the time in which a new agent's DAGs appear. One reading of all files costs about
+    2 s of one core, and 0.04 s for each agent, so that about a tenth of a core is spent on it, however large the fleet is at the start.
 
     >>> parse_seconds(1), parse_seconds(20), parse_seconds(100)
-    (8, 8, 40)
+    (20, 20, 40)
     """
-    return max(8, round(0.4 * agents))
+    return max(20, round(0.4 * agents))
 
 
 def for_pools(home: Home, ports: Ports, secrets: Secrets) -> dict[str, str]:
