@@ -94,9 +94,8 @@ class Settings(BaseSettings):
     train_queue: str = ""  # queue of the trainings under Celery; empty: Airflow's default; see Agent.queue
     train_pod_override: Path | None = None  # KubernetesExecutor: a pod in YAML, merged over the pod of every training
 
-    data_plane_host: str = (
-        "127.0.0.1"  # address that ingest API and gateway listen on; beyond loopback only with a token
-    )
+    # address that ingest API and gateway listen on; beyond loopback only with a token
+    data_plane_host: str = "127.0.0.1"
     data_plane_port: int = 8600  # where they listen
     data_plane_token: SecretStr | None = None  # what callers send as bearer token
     data_plane_serves: DataPlanePart = DataPlanePart.BOTH  # ingest API, gateway or both in this process
@@ -108,9 +107,8 @@ class Settings(BaseSettings):
     # folder of public keys, NAME.pub, of deployments whose releases may be imported
     trusted_senders: Path | None = None
 
-    allow_hub: bool = (
-        False  # whether a trainer may fetch an encoder from the Hugging Face Hub that is not on this machine
-    )
+    # whether a trainer may fetch an encoder from the Hugging Face Hub that is not on this machine
+    allow_hub: bool = False
     run_scripts: bool = False  # whether agents' own scripts (trainer `command`) may run here, to train and to answer
     inbox: Path | None = None  # the drop folder, see below
     freeze: str = ""  # freeze windows of every agent, separated by commas; see Agent.freeze
@@ -130,9 +128,8 @@ class Settings(BaseSettings):
     retention_outbox_days: int = Field(7, ge=1)  # announcements that were relayed
     retention_rejected_days: int = Field(90, ge=1)  # records that never became an example
     retention_purge_days: int = Field(30, ge=1)  # texts of superseded and evicted examples
-    retention_trained_days: int | None = Field(
-        None, ge=1
-    )  # texts that a version learned; by default never, since `reproduce` needs them
+    # texts that a version learned; by default never, since `reproduce` needs them
+    retention_trained_days: int | None = Field(None, ge=1)
     retention_embeddings_days: int = Field(30, ge=2)  # vectors of texts, since they were last used
     retention_scanned_texts_days: int = Field(30, ge=2)  # scans for personal data, since they were last asked for
     # questions that nobody answered: the stand-ins stay, the words go

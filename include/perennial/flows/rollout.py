@@ -30,10 +30,8 @@ PARKED = "parked"  # no verdict: the rollout waits for a person or for the end o
 _MOVES = 50  # newest moves of an agent's aliases in which a promotion is looked for
 REVERSALS = frozenset({"reverted", "bake_reverted", "rollout_aborted"})  # actions that one revert is audited as
 PROMOTED = frozenset({"promoted"})
-_BEHIND, _FOLLOWED = (
-    "targets_behind",
-    "targets_aligned",
-)  # audited when targets do not follow a move, and when they do later
+_BEHIND = "targets_behind"  # audited when targets do not follow a move
+_FOLLOWED = "targets_aligned"  # and when they do later
 _ROUNDS = 5  # times that targets are pointed anew because what serves changed meanwhile
 
 
@@ -287,9 +285,8 @@ def settle(
         _audit(ports, row, action=_BEHIND, actor=ACTOR, detail={"after": after, "why": why})
     elif why is None and _audited(ports, row, {_BEHIND}, after=after):
         audit_once(ports, row, {_FOLLOWED}, action=_FOLLOWED, actor=ACTOR, detail={"after": after})
-    written = audit_once(
-        ports, row, words, action=action, actor=actor, detail=detail
-    )  # last: a kill before it repeats all
+    # last: a kill before it repeats all
+    written = audit_once(ports, row, words, action=action, actor=actor, detail=detail)
     if failed is not None:
         raise failed
     return written

@@ -52,17 +52,17 @@ def small() -> Iterator[Stack]:
     (project / "dags" / "sleeper.py").write_text(textwrap.dedent(SLEEPER))
     shutil.copy(REPOSITORY / "airflow_settings.yaml", project)
     stack.env |= {"PERENNIAL_PROJECT": str(project), "SLEEPER_MARK": str(stack.home.parent / "mark")}
-    yield stack
-    remove(stack)
+    try:
+        with turn_to_boot():
+            stack.perennial("up")
+        yield stack
+    finally:
+        remove(stack)
 
 
 @pytest.fixture
 def running(small: Stack) -> Stack:
-    if (small.home / "state.json").exists():
-        small.perennial("up")
-    else:
-        with turn_to_boot():
-            small.perennial("up")
+    small.perennial("up")
     return small
 
 

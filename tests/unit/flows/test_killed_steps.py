@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -25,18 +27,19 @@ pytestmark = pytest.mark.req("D10")
 
 
 class Dying:
-    """An audit log whose process dies at its first entry, before or after it is written."""
+    """An audit log, or another store by the name of its ``write``, whose process dies at its first write, before or after it is made."""
 
-    def __init__(self, inner: MemoryAuditLog, *, after: bool) -> None:
-        self._inner, self._after = inner, after
-
-    def append(self, **entry: Any) -> None:
-        if self._after:
-            self._inner.append(**entry)
-        raise Killed
+    def __init__(self, inner: MemoryAuditLog | MemoryLedger, write: str = "append", *, after: bool) -> None:
+        self._inner, self._write, self._after = inner, write, after
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+        found = getattr(self._inner, name)
+        return partial(self._die, found) if name == self._write else found
+
+    def _die(self, write: Callable[..., object], **values: Any) -> None:
+        if self._after:
+            write(**values)
+        raise Killed
 
 
 def _filled(desk: Desk, priority: int, *, ordinary: int = 0) -> None:
@@ -89,21 +92,6 @@ def test_a_release_is_in_the_audit_once_with_who_approved_it(desk: Desk, after: 
     assert entry.detail["job_id"] == str(ref.job_id)
 
 
-class DyingLedger:
-    """A ledger whose process dies at an answer, before or after it is written."""
-
-    def __init__(self, inner: MemoryLedger, *, after: bool) -> None:
-        self._inner, self._after = inner, after
-
-    def add_approval(self, **answer: Any) -> None:
-        if self._after:
-            self._inner.add_approval(**answer)
-        raise Killed
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
 @pytest.mark.req("K36", "K82")
 @pytest.mark.parametrize("store", ["audit", "ledger"])
 @pytest.mark.parametrize("after", [False, True])
@@ -115,9 +103,11 @@ def test_an_answer_is_in_the_audit_once_and_never_counts_without_it(
     desk: Desk, store: str, after: bool, approved: bool, actor: str, word: str
 ) -> None:
     ref = desk.waiting()
-    dying: Any = Dying(desk.ports.audit, after=after) if store == "audit" else DyingLedger(desk.ledger, after=after)
+    stores = {
+        "audit": Dying(desk.ports.audit, after=after), "ledger": Dying(desk.ledger, "add_approval", after=after)
+    }  # fmt: skip
     with pytest.raises(Killed):
-        train.record_decision(replace(desk.ports, **{store: dying}), ref, approved, actor, "")
+        train.record_decision(replace(desk.ports, **{store: stores[store]}), ref, approved, actor, "")
     written = [entry.action for entry in desk.ports.audit.entries("scout")]
     assert len(desk.ledger.decisions()) <= len(written), "an answer counts only once it is in the audit"
     told = desk.answer(ref, actor, approved=approved)
