@@ -11,8 +11,8 @@ TORCH := $(shell sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
 unexport PYTHONDONTWRITEBYTECODE
 
 SPREAD := --dist loadfile --no-loadscope-reorder
-# whole stacks at a time: each wants up to 4 GB; they boot one after the other
-STACKS ?= $(shell awk '/MemAvailable/ { n = int($$2 / 4000000); print (n < 1 ? 1 : n > 3 ? 3 : n) }' /proc/meminfo)
+# whole stacks at a time: one per core, two or three of them, as far as there is memory, 4 GB each; they boot one after the other
+STACKS ?= $(shell awk -v n=$$(nproc) '/MemAvailable/ { n = n < 2 ? 2 : n > 3 ? 3 : n; fit = int($$2 / 4000000); n = fit < n ? fit : n; print (n < 1 ? 1 : n) }' /proc/meminfo)
 
 .PHONY: help demo test check up down status doctor bench acceptance tagger install lock browser clean
 
@@ -26,7 +26,7 @@ test: install browser check ## every check and test, or those named by TESTS
 ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS)
 else
-	@# side by side what shares nothing; then what runs on a whole stack, three at a time, or fewer where memory is short
+	@# side by side what shares nothing; then what runs on whole stacks
 	status=0; \
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 $(SPREAD) -m 'not stack' || status=$$?; \
 	$(BIN)/python -m pytest -n $(STACKS) $(SPREAD) -m stack $$(grep -rl --include='test_*.py' 'mark\.stack' tests) || status=$$?; \
