@@ -8,8 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from anyio import to_thread
-from fastapi import FastAPI, Request, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from perennial.api import body
 from perennial.api.body import Reply
@@ -52,18 +56,17 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 )  # fmt: skip
 
 
-def create_app(services: Services) -> FastAPI:
+def create_app(services: Services) -> Starlette:
     """The ASGI app of one data plane process; everything it needs is handed in."""
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             for part in services.parts:
                 await to_thread.run_sync(part.start)
                 stack.push_async_callback(to_thread.run_sync, part.stop)
             yield
 
-    app = FastAPI(title="Perennial data plane", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     plane = _Plane(services)
     routes: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/predict", plane.predict), ("POST", "/v1/outcomes", plane.outcomes),
@@ -74,16 +77,18 @@ def create_app(services: Services) -> FastAPI:
         ("GET", "/healthz", plane.health), ("GET", "/metrics", plane.metrics),
     ]  # fmt: skip
     elsewhere = _ELSEWHERE[services.serves]
-    for method, path, handler in routes:
-        if path in elsewhere:
-            continue
-        app.add_api_route(path, plane.answering(path, handler), methods=[method], response_model=None)
-    app.add_exception_handler(HTTPException, _not_here)
-    app.add_middleware(
+    guard = Middleware(
         Guard, token=services.limits.token, max_body=services.limits.max_body, full=plane.full, shed=plane.shed,
         reading=services.limits.reading,
     )  # fmt: skip
-    return app
+    return Starlette(
+        routes=[
+            Route(path, plane.answering(path, handler), methods=[method])
+            for method, path, handler in routes
+            if path not in elsewhere
+        ],
+        lifespan=lifespan, middleware=[guard], exception_handlers={HTTPException: _not_here},
+    )  # fmt: skip
 
 
 async def _not_here(_: Request, error: Exception) -> Response:

@@ -18,8 +18,7 @@ _ORDER = ("airflow", "train", "gateway", "stack", "models")
 _WITH = {
     "numpy": "scikit-learn",
     "pandas": "great-expectations",
-    "starlette": "fastapi",
-    "anyio": "fastapi",
+    "anyio": "starlette",
     "click": "typer",
 }
 
