@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from machine import table
+from benchmarks.machine import table
 
 HERE = Path(__file__).parent
 Figure = tuple[str, str, str, bool]  # what, asked, found, met

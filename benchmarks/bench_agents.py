@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from bench_corrections import measure as correct
-from bench_stack import airflow, processor_seconds
-from machine import machine, spread, table
-from own_stack import TASK, first_champion, own_stack, world_of, write_agent
+from benchmarks.bench_corrections import measure as correct
+from benchmarks.bench_stack import airflow, processor_seconds
+from benchmarks.machine import machine, spread, table
+from benchmarks.own_stack import TASK, first_champion, own_stack, world_of, write_agent
 
 from perennial.demo.material import Material, generated
 from perennial.demo.plane import Plane, wait_for

@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from bench_buffer import database, server
-from machine import spread, table
+from benchmarks.bench_buffer import database, server
+from benchmarks.machine import spread, table
 
 from perennial.audit.chain import MOST
 from perennial.audit.log import PostgresAuditLog
@@ -64,10 +64,10 @@ def look(log: PostgresAuditLog, heads: list[tuple[int, bytes]]) -> Report:
 @contextmanager
 def unguarded(connection: psycopg.Connection[Any]) -> Iterator[None]:
     for name in TABLES:
-        connection.execute(f"ALTER TABLE perennial.{name} DISABLE TRIGGER ALL")  # type: ignore[arg-type]
+        connection.execute(f"ALTER TABLE perennial.{name} DISABLE TRIGGER ALL")
     yield
     for name in TABLES:
-        connection.execute(f"ALTER TABLE perennial.{name} ENABLE TRIGGER ALL")  # type: ignore[arg-type]
+        connection.execute(f"ALTER TABLE perennial.{name} ENABLE TRIGGER ALL")
     connection.commit()
 
 
@@ -156,7 +156,7 @@ def large(host: TestDatabase, rows: int, dice: random.Random) -> bool:
         for name, does, undoes, where in attacks(rows, dice):
             with unguarded(owner):
                 for statement in does:
-                    owner.execute(statement)  # type: ignore[arg-type]
+                    owner.execute(statement)
             seconds, report = timed(lambda: look(log, heads))
             first: Finding | None = next(iter(report.findings), None)
             right = first is not None and (first.kind, first.batch, first.row) == where
@@ -170,7 +170,7 @@ def large(host: TestDatabase, rows: int, dice: random.Random) -> bool:
             )
             with unguarded(owner):
                 for statement in undoes:
-                    owner.execute(statement)  # type: ignore[arg-type]
+                    owner.execute(statement)
     table(f"{len(found)} tamperings on {rows:,} rows", ("tampering", "first place", "what verification said"), found)
     return good
 

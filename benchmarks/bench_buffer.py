@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
-from machine import table
+from benchmarks.machine import table
 
 from perennial.domain.example import Example
 from perennial.domain.job import JobRequest
@@ -38,7 +38,13 @@ CHUNK = 5_000
 
 
 def record(agent: str, most: int = 10_000_000) -> dict[str, Any]:
-    task = {"task": "topic", "kind": "classification", "labels": None, "max_length": 20_000, "aliases": []}
+    task: dict[str, Any] = {
+        "task": "topic",
+        "kind": "classification",
+        "labels": None,
+        "max_length": 20_000,
+        "aliases": [],
+    }
     return {
         "agent": agent, "record": {}, "file_digest": "", "update_threshold": 50, "max_buffer_size": most,
         "holdout_share": 0.1, "tasks": [task],
@@ -174,7 +180,7 @@ def writers(host: postgres_fixture.Server, threads: int = 64, each: int = 100) -
         alone = examples(1000)
         seconds_alone = timed(lambda: [buffer.add(one) for one in alone])
         work = [examples(each, 10_000 + number * each) for number in range(threads)]
-        running = [threading.Thread(target=lambda rows=rows: [buffer.add(one) for one in rows]) for rows in work]  # type: ignore[misc]
+        running = [threading.Thread(target=lambda rows=rows: [buffer.add(one) for one in rows]) for rows in work]
 
         def together() -> None:
             for thread in running:

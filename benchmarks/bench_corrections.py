@@ -1,6 +1,6 @@
 """Priority-2 correction committed -> a canary-keyed request answered with the corrected label, on a running stack.
 
-    .venv/bin/python benchmarks/bench_corrections.py [--count 10] [--traffic 0]
+    PYTHONPATH=include:. python benchmarks/bench_corrections.py [--count 10] [--traffic 0]
 
 Needs a champion (run `perennial demo` first). Each correction waits for its rollout to reach 100 % before the next begins.
 The work itself (training, evaluation on the holdout and on replayed requests, gate arithmetic) is taken from the records of the job
@@ -14,7 +14,7 @@ import argparse
 import time
 from contextlib import AbstractContextManager, nullcontext
 
-from machine import spread, table
+from benchmarks.machine import spread, table
 
 from perennial.demo.material import generated
 from perennial.demo.plane import Plane, Traffic, Truth, wait_for

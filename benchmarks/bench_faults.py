@@ -37,7 +37,7 @@ from uuid import uuid4
 import httpx
 import psutil
 import psycopg
-from machine import spread, table
+from benchmarks.machine import spread, table
 from psycopg.rows import dict_row
 
 from perennial import wiring
@@ -190,7 +190,7 @@ class Drill:
     # -- what goes on
 
     def sql(self, text: str, *values: Any) -> list[dict[str, Any]]:
-        return self.db.execute(text, values).fetchall()  # type: ignore[arg-type]
+        return self.db.execute(text, values).fetchall()
 
     def champion(self) -> str | None:
         found = self.sql("SELECT champion FROM perennial.serving WHERE agent = %s", AGENT)

@@ -28,9 +28,9 @@ from uuid import UUID, uuid4
 
 import httpx
 import psycopg
-from bench_stack import airflow, processor_seconds
-from machine import machine, table
-from own_stack import TASK, first_champion, own_stack, world_of, write_agent
+from benchmarks.bench_stack import airflow, processor_seconds
+from benchmarks.machine import machine, table
+from benchmarks.own_stack import TASK, first_champion, own_stack, world_of, write_agent
 
 from perennial.demo.material import generated
 from perennial.demo.plane import Plane, wait_for
@@ -280,6 +280,7 @@ def missing(ids: list[str]) -> int:
 def tasks(place: Home, since: datetime) -> dict[str, Any]:
     """Task instances that began since then, by state, and what Airflow gave up or tried again."""
     found: list[dict[str, Any]] = []
+    ask: dict[str, str | int]
     with airflow(place) as link:
         while True:
             ask = {"start_date_gte": since.isoformat(), "limit": 100, "offset": len(found)}

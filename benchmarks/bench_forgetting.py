@@ -30,7 +30,7 @@ from time import perf_counter
 from typing import Any
 from uuid import UUID
 
-from machine import table
+from benchmarks.machine import table
 
 from perennial.domain.example import TrainingRow
 from perennial.domain.model import Artefact, TaskBatch, Workbench
@@ -40,12 +40,11 @@ from perennial.trainers import LocalBaseStore, MemoryEmbeddings
 from perennial.trainers.ewc_text import EwcText
 
 Rows = tuple[TrainingRow, ...]
-NO_EWC = {"head_penalty": 0.0, "pull": 0.0, "encoder_penalty": 0.0}
-METHODS: dict[str, tuple[dict[str, float], bool]] = {  # settings of the trainer, and whether old rows are replayed
-    "plain fine-tuning": (NO_EWC, False),
-    "EWC": ({}, False),
-    "replay": (NO_EWC, True),
-    "EWC and replay": ({}, True),
+METHODS = {  # with Elastic Weight Consolidation, and whether old rows are replayed
+    "plain fine-tuning": (False, False),
+    "EWC": (True, False),
+    "replay": (False, True),
+    "EWC and replay": (True, True),
 }
 
 
@@ -94,8 +93,10 @@ def compare(lab: Lab, parts: Sequence[Part], mode: Mode) -> dict[str, dict[str, 
     champion = lab.fit(lab.trainer, first.train, (), None)
     before = lab.accuracy(champion, first.test)
     found = {"never update": _figures(lab, champion, parts, before, 0.0)}
-    for name, (settings, replays) in METHODS.items():
-        trainer, model, seen, took = replace(lab.trainer, **settings), champion, first.train, 0.0
+    without = replace(lab.trainer, head_penalty=0.0, pull=0.0, encoder_penalty=0.0)
+    for name, (consolidates, replays) in METHODS.items():
+        trainer = lab.trainer if consolidates else without
+        model, seen, took = champion, first.train, 0.0
         for part in parts[1:]:
             old = stratified_replay(seen, lab.replay, seed=lab.seed) if replays else ()
             began = perf_counter()
@@ -213,7 +214,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         tools = Workbench(bases=LocalBaseStore(folder=Path(name) / "bases"), embeddings=MemoryEmbeddings(100_000))
         for title, plan in plans:
-            runs, parts = [], []
+            runs: list[dict[str, Any]] = []
+            parts: Any = []
             for seed in range(1, chosen.seeds + 1):
                 parts, labels = plan(chosen, seed)
                 lab = Lab(

@@ -23,7 +23,7 @@ from pathlib import Path
 from random import Random
 from uuid import UUID, uuid5
 
-from machine import table
+from benchmarks.machine import table
 
 from perennial.domain.example import TrainingRow
 from perennial.domain.model import TaskBatch, Trainer, Workbench

@@ -31,7 +31,7 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
-from machine import table
+from benchmarks.machine import table
 
 from perennial.demo.stream import LATE_TOPIC, TOPICS, NewsStream
 from perennial.domain.example import Example

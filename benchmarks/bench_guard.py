@@ -1,6 +1,6 @@
 """What the guard costs and finds: documents a second, a megabyte of hostile text, a validated batch, recall by type.
 
-    .venv/bin/python benchmarks/bench_guard.py [--documents 1000] [--pii FILE.jsonl] [--clean FILE.jsonl]
+    PYTHONPATH=include:. python benchmarks/bench_guard.py [--documents 1000] [--pii FILE.jsonl] [--clean FILE.jsonl]
 
 ``--pii`` takes JSON Lines with ``text`` and ``entities`` ([start, end, type] in code points, end exclusive); ``--clean`` takes JSON
 Lines with ``text``, in which every find of a structured type is shown as a possible false alarm. Times are processor seconds: other
@@ -14,13 +14,14 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from machine import spread, table
+from benchmarks.machine import spread, table
 
 from perennial.demo.stream import NewsStream
 from perennial.domain.example import TrainingRow
@@ -84,7 +85,7 @@ def speed(count: int) -> None:
             rates = []
             for texts in rounds:
                 sample = [result.text for result in everything.redact_many(texts)] if scans else texts
-                rates.append(count / _seconds(lambda act=act, sample=sample: [act(text) for text in sample]))
+                rates.append(count / _seconds(partial(_each, act, sample)))
             reference = reference or sorted(rates)[ROUNDS // 2]
             rows.append((name, way, spread(rates, 0), f"{sorted(rates)[ROUNDS // 2] / reference:.2f}x"))
     table(f"Redaction, {count} news texts", ("texts", "way", "texts/s, median [min..max]", "of Presidio"), rows)
@@ -97,9 +98,7 @@ def hostile() -> None:
     for piece in HOSTILE:
         text = (piece * (MEGABYTE // len(piece) + 1))[:MEGABYTE]
         found = redactor.redact(text)
-        rows.append(
-            (repr(piece), f"{_seconds(lambda text=text: redactor.redact(text)):.2f}", sum(found.counts.values()))
-        )
+        rows.append((repr(piece), f"{_seconds(partial(redactor.redact, text)):.2f}", sum(found.counts.values())))
     table("A megabyte of hostile text, redacted", ("piece", "seconds", "finds"), rows)
 
 
@@ -179,7 +178,7 @@ def _presidio() -> Callable[[str], list[Any]]:
     import tldextract
     from presidio_analyzer import predefined_recognizers as theirs
 
-    tldextract.extract = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
+    tldextract.extract = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)  # type: ignore[assignment]
     recognisers = [
         theirs.EmailRecognizer(), theirs.PhoneRecognizer(), theirs.CreditCardRecognizer(), theirs.IbanRecognizer(),
         theirs.IpRecognizer(), theirs.UsSsnRecognizer(),
@@ -190,6 +189,10 @@ def _presidio() -> Callable[[str], list[Any]]:
 def _lines(path: Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
+
+
+def _each(act: Callable[[str], Any], texts: Sequence[str]) -> list[Any]:
+    return [act(text) for text in texts]
 
 
 def _seconds(act: Callable[[], Any]) -> float:

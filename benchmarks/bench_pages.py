@@ -23,7 +23,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from machine import table
+from benchmarks.machine import table
 from psycopg.types.json import Jsonb
 from starlette.testclient import TestClient
 
@@ -221,7 +221,7 @@ def main() -> None:
         folder.mkdir()
         for name in names:
             (folder / f"{name}.py").write_text(FILE.format(name=name))
-        settings = Settings(home=Path(room), fleet_folder=folder, database_url=made.app, admit_database_url=made.admit)  # type: ignore[arg-type]
+        settings = Settings(home=Path(room), fleet_folder=folder, database_url=made.app, admit_database_url=made.admit)
         ports = ports_from(settings)
         sync(ports)
         begun = time.perf_counter()

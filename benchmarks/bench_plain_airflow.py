@@ -26,7 +26,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from machine import table
+from benchmarks.machine import table
 
 from perennial.errors import StoreUnavailable
 from perennial.settings import Settings

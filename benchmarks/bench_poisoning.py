@@ -22,8 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "include"))
 
-from bench_buffer import database, server
-from machine import table
+from benchmarks.bench_buffer import database, server
+from benchmarks.machine import table
 
 from tests.acceptance.poisoning import Attack, Row, defend, found_champion, harm
 

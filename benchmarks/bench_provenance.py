@@ -1,6 +1,6 @@
 """How to keep which examples made which version: a row per id, an array per task and role, or the ids inside the manifest.
 
-    .venv/bin/python benchmarks/bench_provenance.py [--versions 1000] [--examples 300] [--holdout 1000]
+    PYTHONPATH=include:. python benchmarks/bench_provenance.py [--versions 1000] [--examples 300] [--holdout 1000]
 
 On a PostgreSQL of its own. Each version has new rows of its own, replays older ones, and is judged on a holdout that changes slowly,
 as the loop makes them. Queries are timed at the server, warm, median of 50 different ids.
@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from machine import table
+from benchmarks.machine import table
 from psycopg.types.json import Jsonb
 
 from tests.postgres_fixture import postgres_server
@@ -35,7 +35,10 @@ class Made:
 def versions(count: int, examples: int, holdout: int, seed: int = 8) -> list[Made]:
     """Versions whose new rows are a third of their examples; 1 % of the holdout is replaced from one to the next."""
     draw = random.Random(seed)
-    fresh = lambda: UUID(int=draw.getrandbits(128))  # noqa: E731
+
+    def fresh() -> UUID:
+        return UUID(int=draw.getrandbits(128))
+
     past: list[UUID] = [fresh() for _ in range(examples)]
     judges = [fresh() for _ in range(holdout)]
     made = []
@@ -84,7 +87,7 @@ def timed(connection: psycopg.Connection[Any], statement: str, values: Sequence[
     found = []
     for number, value in enumerate([*values, *values]):
         began = time.perf_counter()
-        connection.execute(statement, value).fetchall()  # type: ignore[arg-type]
+        connection.execute(statement, value).fetchall()
         if number >= len(values):
             found.append(1000 * (time.perf_counter() - began))
     return statistics.median(found)
@@ -95,7 +98,7 @@ def measure(
     of_example: str, of_version: str, ask: Callable[[UUID], Sequence[object]],
 ) -> tuple[str, ...]:  # fmt: skip
     """One design: size, time to write one version, time of both queries."""
-    connection.execute(create)  # type: ignore[arg-type]
+    connection.execute(create)
     connection.commit()
     seconds = []
     for one in made:
@@ -103,8 +106,8 @@ def measure(
         put(connection, one)
         connection.commit()
         seconds.append(time.perf_counter() - began)
-    connection.execute(f"ANALYZE {name}")  # type: ignore[arg-type]
-    row = connection.execute(f"SELECT pg_total_relation_size('{name}')").fetchone()  # type: ignore[arg-type]
+    connection.execute(f"ANALYZE {name}")
+    row = connection.execute(f"SELECT pg_total_relation_size('{name}')").fetchone()
     assert row is not None
     draw = random.Random(3)
     learned = [draw.choice(draw.choice(made).roles["new"]) for _ in range(50)]
@@ -131,7 +134,7 @@ def main() -> None:
         for holdout in (0, arguments.holdout):
             made = versions(arguments.versions, arguments.examples, holdout)
             with psycopg.connect(server.url("postgres"), autocommit=False) as connection:
-                connection.execute(f"CREATE SCHEMA load_{holdout}; SET search_path = load_{holdout}")  # type: ignore[arg-type]
+                connection.execute(f"CREATE SCHEMA load_{holdout}; SET search_path = load_{holdout}")
                 rows = [
                     measure(
                         connection, "by_row", ROWS, put_rows, made,

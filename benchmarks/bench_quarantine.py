@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
-from bench_buffer import database, record, server
-from machine import spread, table
+from benchmarks.bench_buffer import database, record, server
+from benchmarks.machine import spread, table
 from pydantic import SecretStr
 
 from perennial.domain.words import AsideAction, State

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID
 
-from machine import spread, table
+from benchmarks.machine import spread, table
 
 from perennial.demo.stream import LATE_TOPIC, TOPICS, NewsStream
 from perennial.domain.example import Example
@@ -118,7 +118,7 @@ def again(database: str, home: str, versions: list[str]) -> list[Reproduction]:
     folder = Path(home)
     ports = ports_from(
         Settings(
-            home=folder, fleet_folder=folder / "fleet", database_url=database,  # type: ignore[arg-type]
+            home=folder, fleet_folder=folder / "fleet", database_url=database,
             verify_key_file=folder / "keys" / "verify.pem",
         )
     )  # fmt: skip

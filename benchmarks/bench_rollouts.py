@@ -33,7 +33,7 @@ from benchmarks.machine import machine, table
 from perennial.domain.words import ReportKind, RolloutState
 from perennial.fleet.agent import Rollout
 from perennial.flows import rollout, watch
-from perennial.rollout.machine import ENDED
+from perennial.rollout.machine import ENDED, Plan
 from perennial.rollout.rows import GatewayRow, Report, RolloutRow
 from tests.rollout_world import START, Behaviour, Killed, RolloutWorld, make_rollout_world
 from tests.unit.serving.world import World as GatewayWorld
@@ -250,9 +250,7 @@ def requests_over_swaps(requests: int, swaps: int, callers: int = 4) -> dict[str
                 world.shelf.tampered.add(version)
             world.shelf.put(version)
             began = time.perf_counter()
-            row = world.rollouts.open(
-                agent="scout", version=version, plan=rollout.Plan(steps=(0.5, 1.0)), run_id=version
-            )
+            row = world.rollouts.open(agent="scout", version=version, plan=Plan(steps=(0.5, 1.0)), run_id=version)
             world.settle()
             if world.rollouts.gateway_error("scout", version):
                 world.rollouts.revert(row.id, reason="refused", actor="bench")

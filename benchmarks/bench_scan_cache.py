@@ -1,6 +1,6 @@
 """What the memory of scans saves: a training's second look, and texts that come once for each task.
 
-    .venv/bin/python benchmarks/bench_scan_cache.py [--data FILE.jsonl] [--documents 1000]
+    PYTHONPATH=include:. python benchmarks/bench_scan_cache.py [--data FILE.jsonl] [--documents 1000]
 
 ``--data`` takes JSON Lines with ``text``; without it, generated news. Times are processor seconds of this process; the look-up in the
 database is measured by the clock when ``PERENNIAL_DATABASE_URL`` is set, else the twin in memory stands for it.
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-from machine import spread, table
+from benchmarks.machine import spread, table
 
 from perennial.demo.stream import NewsStream
 from perennial.domain.redaction import ScanCache

@@ -1,6 +1,6 @@
 """Boot, rest, a task and stop of the embedded stack: seconds, memory by part, and the processor's time at rest.
 
-    .venv/bin/python benchmarks/bench_stack.py [--cold]
+    PYTHONPATH=include:. python benchmarks/bench_stack.py [--cold]
 
 Uses a home and ports of its own. ``--cold`` turns warm workers off. Wall times need a machine that does nothing else.
 """
@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 import httpx
-from machine import spread, table
+from benchmarks.machine import spread, table
 
 from perennial.stack import processes
 from perennial.stack.files import read_json

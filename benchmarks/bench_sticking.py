@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from machine import spread, table
+from benchmarks.machine import spread, table
 
 from perennial.demo.stream import NewsStream
 from tests import postgres_fixture

@@ -1,4 +1,4 @@
-"""What one update of ``ewc_text`` costs and what it breaks: ``python benchmarks/bench_trainer.py FILE.jsonl [--json
+"""What one update of ``ewc_text`` costs and what it breaks: ``PYTHONPATH=include:. python benchmarks/bench_trainer.py FILE.jsonl [--json
 OUT]``.
 
 FILE holds JSON Lines with ``text`` and ``label``. Prints four tables, with the machine: corrections (one at a time on
@@ -16,7 +16,7 @@ import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median
@@ -97,7 +97,8 @@ def corrections(bench: Bench, champion: Artefact, count: int) -> dict[str, Any]:
 
 def sequence(bench: Bench, champion: Artefact, count: int) -> dict[str, Any]:
     """``count`` corrections one after another, each from the model before; earlier ones are replayed as corrections."""
-    before, current, done = bench.accuracy(champion), champion, []
+    done: list[TrainingRow] = []
+    before, current = bench.accuracy(champion), champion
     answers = bench.predictor(champion).predict([row.text for row in bench.later])
     wrong = [row for row, answer in zip(bench.later, answers, strict=True) if answer.output != row.label][:count]
     for number, row in enumerate(wrong):
@@ -271,7 +272,7 @@ def run(
         holdout=tuple(rows[:cut]), past=tuple(rows[cut : cut + past]), later=tuple(rows[cut + past : cut + past + 1000]),
     )  # fmt: skip
     champion = bench.fit(bench.past, None)
-    parts = {
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
         "corrections, each alone": lambda: corrections(bench, champion, chosen.corrections),
         "corrections, one after another": lambda: sequence(bench, champion, chosen.corrections),
         "threshold updates": lambda: thresholds(bench, champion, 50),

@@ -29,7 +29,7 @@ from typing import Any
 
 import httpx
 import psycopg
-from machine import machine
+from benchmarks.machine import machine
 
 from perennial.demo.material import as_examples
 from perennial.demo.plane import Plane, Traffic, Truth
@@ -160,7 +160,7 @@ class Site:
 
     def sql(self, text: str, *values: Any) -> list[Any]:
         with psycopg.connect(self.stack.url(), autocommit=True) as connection:
-            return connection.execute(text, values).fetchall()  # type: ignore[arg-type]
+            return connection.execute(text, values).fetchall()
 
     def served(self) -> str | None:
         """The champion that the gateway answers with."""
@@ -266,7 +266,7 @@ def probes(number: int) -> tuple[Truth, ...]:
     return truths(901, number)
 
 
-def truths(seed: int, number: int, period: float = 0.2, topics: Sequence[str] = EARLY) -> tuple[Truth, ...]:
+def truths(seed: int, number: int, period: float = 0.2, topics: tuple[str, ...] = EARLY) -> tuple[Truth, ...]:
     """Generated articles with their topic."""
     found = NewsStream(seed).articles(number, period=period, topics=topics)
     return tuple(Truth(text=one.text, label=one.true_topic) for one in found)

@@ -13,7 +13,8 @@ from typing import Any
 
 OPEN_JOB = frozenset({"validating", "training", "evaluating"})
 OPEN_ROLLOUT = frozenset({"pending", "shadow", "canary"})
-ASIDE = frozenset({"held", "quarantined", "evicted", "superseded", "unlabelled"})
+# what must say why; an unlabelled example waits for its label, as its state says
+ASIDE = frozenset({"held", "quarantined", "evicted", "superseded"})
 CONTROLLER = "perennial"
 REVERSALS = frozenset({"reverted", "bake_reverted", "rollout_aborted", "bundle_refused"})
 Row = Mapping[str, Any]

@@ -32,7 +32,7 @@ WHOLE = Books(
     acknowledged=["e1", "e2"],
     examples=[
         _example("e1", state="trained", model_version="1.0.1", job_id="j1"), _example("e2"),
-        _example("e3", state="held", reason="new_label_waiting"),
+        _example("e3", state="held", reason="new_label_waiting"), _example("unsure", state="unlabelled"),
     ],
     jobs=[{"job_id": "j1", "status": "completed", "version": "1.0.1"}, {"job_id": "j2", "status": "failed", "version": None}],
     versions=[{"version": "1.0.1", "digest": "d1", "job_id": "j1"}],
