@@ -31,14 +31,21 @@ def leader() -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(["sh", "-c", TREE], start_new_session=True, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()
-    deadline = time.monotonic() + 5
-    while len(processes.members(processes.snapshot(), [process.pid])) < 3 and time.monotonic() < deadline:
+    deadline = time.monotonic() + 30
+    while not is_grown(process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     yield process
     processes.end_all(
         lambda: processes.members(processes.snapshot(), [process.pid]), reap=lambda: process.poll() and None
     )
     process.wait()
+
+
+def is_grown(pid: int) -> bool:
+    """Whether the tree has all its members, and the grandchild its own session."""
+    rows = processes.snapshot()
+    found = processes.members(rows, [pid])
+    return len(found) == 3 and len({rows[one].session for one in found}) == 2
 
 
 def state_of(process: subprocess.Popen[str]) -> StackState:
