@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from perennial.domain.example import Example
-from perennial.domain.words import Mode
+from perennial.domain.words import Mode, RolloutDecision
+from perennial.flows import rollout
+from perennial.flows.decide import decide
 from perennial.flows.reproduce import Outcome, reproduce
 from perennial.flows.rollout import predictors
 from tests.acceptance.world import World, make_world
@@ -101,4 +103,21 @@ def test_a_script_of_ones_own_becomes_champion_and_a_worse_one_does_not(world: W
 
     # made again from its signed manifest, with the script of then
     again = reproduce(world.ports, "scout", "1.0.0")
+    assert (again.outcome, again.reasons) == (Outcome.EQUAL, ())
+
+
+@pytest.mark.req("K30", "K73")
+def test_a_first_version_that_never_served_is_followed_by_another(world: World) -> None:
+    world.ports.buffer.add_many(rows(260, seed=1))
+    _, settled = world.train_once(mode=Mode.ONLINE)
+    assert settled["version"] == "1.0.0"
+    assert rollout.verify(world.ports, "scout", "first") is not None
+    decide(world.ports, "scout", RolloutDecision.ABORT, actor="ana", reason="looks wrong")
+    assert world.ports.ledger.champion("scout") is None
+    world.ports.buffer.add_many(rows(260, seed=2))
+    verdict, settled = world.train_once(mode=Mode.ONLINE)
+    assert settled["version"] == "2.0.0", verdict["summary"]
+    world.promote()
+    assert world.ports.ledger.champion("scout") == "2.0.0"
+    again = reproduce(world.ports, "scout", "2.0.0")
     assert (again.outcome, again.reasons) == (Outcome.EQUAL, ())

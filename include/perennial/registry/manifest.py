@@ -106,8 +106,8 @@ class Manifest:
     def missing(self) -> list[str]:
         """Names of the fields that a release must have and this one has not.
 
-        ``base_version`` may be absent in a first version only (1.0.0); what may truly be empty (a label map of a
-        score task, nothing replayed) is not missing.
+        ``base_version`` may be absent in X.0.0 only: where nothing serves, what comes is a major version (1.0.0, or 2.0.0 when
+        1.0.0 never came to serve); what may truly be empty (a label map of a score task, nothing replayed) is not missing.
         """
         found = [
             item.name
@@ -116,7 +116,7 @@ class Manifest:
             and not (item.name == "recipe" and self.origin)
             and getattr(self, item.name) in (None, "", {}, ())
         ]
-        if self.base_version is None and self.version != "1.0.0":
+        if self.base_version is None and not self.version.endswith(".0.0"):
             found.append("base_version")
         if self.examples.count < 1:
             found.append("examples")

@@ -75,7 +75,11 @@ def test_a_missing_field_is_named_and_nothing_is_made(name: str, tmp_path: Path)
 
 def test_only_a_first_version_has_no_base(tmp_path: Path) -> None:
     candidate = components(tmp_path / "candidate")
-    for version, base, missing in (("1.0.0", None, []), ("1.0.1", None, ["base_version"]), ("1.0.1", "1.0.0", [])):
+    cases: tuple[tuple[str, str | None, list[str]], ...] = (
+        ("1.0.0", None, []), ("2.0.0", None, []), ("1.0.1", None, ["base_version"]), ("1.1.0", None, ["base_version"]),
+        ("1.0.1", "1.0.0", []),
+    )  # fmt: skip
+    for version, base, missing in cases:
         record = manifest(candidate, version=version, base_version=base, gate_report_digest="d" * 64)
         assert record.missing() == missing
 
