@@ -11,7 +11,7 @@ from uuid import UUID
 
 from perennial.errors import UntrustedBundle, VersionExists
 from perennial.registry.bundle import assemble, bundle_digest, check_bundle, signature_path
-from perennial.registry.ledger import Ledger
+from perennial.registry.ledger import Ledger, following_version
 from perennial.registry.manifest import Manifest
 from perennial.registry.rows import Release
 from perennial.registry.signing import sign
@@ -32,20 +32,30 @@ def make_release(
     ``describe(version, order)`` builds the manifest. A job releases once: killed anywhere and run again, the call
     goes on with the bundle that lies at ``out``, and a job that has released already gets its row back. When another
     job took the version or the place in the order meanwhile, the publication is withdrawn and made anew under the
-    next version, at most five times.
+    next version, at most five times. The last time a name is passed over that lies in the model store and not in the
+    ledger: whoever published it died before it was recorded, and nobody else will ever free it.
     """
-    for _ in range(TRIES):
+    for number in range(TRIES):
         done = ledger.version_of_job(job_id)
         if done is not None:
             return done
         try:
             if not _assembled(out):
-                manifest = describe(ledger.next_version(agent, part), ledger.reserve_order())
-                assemble(tasks, manifest, gate_report, out)
+                version = ledger.next_version(agent, part)
+                if number == TRIES - 1:
+                    version = _free(store, agent, version, part)
+                assemble(tasks, describe(version, ledger.reserve_order()), gate_report, out)
             return _publish(ledger, store, out, key_file, password, tags)
         except VersionExists:
             _discard(out)
     raise VersionExists(f"{agent} was released by others {TRIES} times in a row; run the task again")
+
+
+def _free(store: ModelStore, agent: str, version: str, part: str) -> str:
+    while store.exists(agent, version):
+        logger.warning("%s %s lies in the model store and not in the ledger; it is passed over", agent, version)
+        version = following_version([version], part)
+    return version
 
 
 def _assembled(out: Path) -> bool:

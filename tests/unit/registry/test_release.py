@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from perennial.errors import VersionExists
+from perennial.errors import StoreUnavailable, VersionExists
 from perennial.registry import release as module
 from perennial.registry.bundle import bundle_digest, content_digest
 from perennial.registry.folder_store import FolderStore
@@ -148,6 +148,26 @@ def test_a_version_taken_meanwhile_is_withdrawn_and_made_anew(
     slow._given["describe"] = overtaken
     assert slow.release().version == "1.0.1"
     assert [row.version for row in ledger.versions("scout")] == ["1.0.1", "1.0.0"]
+
+
+@pytest.mark.req("D10")
+def test_a_publication_that_nobody_recorded_blocks_no_later_release(
+    parts: tuple[MemoryLedger, FolderStore], keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, store = parts
+    Job(tmp_path / "first", ledger, store, keys).release()
+
+    def away(*_: Any, **__: Any) -> Release:
+        raise StoreUnavailable("the database is away")
+
+    for name in ("lost", "lost too"):  # killed between publication and ledger, and its job was given up
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "record_version", away)
+            with pytest.raises(StoreUnavailable):
+                Job(tmp_path / name, ledger, store, keys).release()
+    assert Job(tmp_path / "next", ledger, store, keys).release().version == "1.0.3"
+    assert Job(tmp_path / "later", ledger, store, keys).release().version == "1.0.4"
+    assert [row.version for row in ledger.versions("scout")] == ["1.0.4", "1.0.3", "1.0.0"]
 
 
 def test_it_gives_up_after_some_tries(parts: tuple[MemoryLedger, FolderStore], keys: Keys, tmp_path: Path) -> None:
