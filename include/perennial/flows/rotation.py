@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
 from pathlib import Path
 
+from perennial.audit.once import append_once
 from perennial.errors import NotConfigured, RegistryError
 from perennial.flows.ports import Ports
 from perennial.registry import keyring
-from perennial.registry.keys import make_key_pair
+from perennial.registry.keys import make_key_pair, public_half
 
 
 def rotate(ports: Ports, *, actor: str, reason: str) -> tuple[str, str]:
     """Sign with a new key from now on; ids of the old and the new one. Runs where the private key lies, from the command line.
 
     The new pair is made beside the old one first; then the old public key is retired as of now, on the ledger's clock; then the new pair
-    takes its place. Killed anywhere, run it again: it goes on with the pair that is there. In between nothing signs or verifies that
-    should not: what a killed rotation leaves fails closed. RegistryError while a training runs, since it may register with the old
-    key a moment later.
+    takes its place. Killed anywhere, run it again: it goes on with the pair that is there, or makes another one when that is none. In
+    between nothing signs or verifies that should not: what a killed rotation leaves fails closed. RegistryError while a training runs,
+    since it may register with the old key a moment later.
     """
     if not actor.strip() or not reason.strip():
         raise RegistryError("a rotation needs the name of who decides, and a reason")
@@ -28,25 +28,28 @@ def rotate(ports: Ports, *, actor: str, reason: str) -> tuple[str, str]:
         raise RegistryError(f"{', '.join(busy)} trains and may register with the present key; rotate when it is done")
     at = ports.ledger.now()
     fresh_private, fresh_public = _beside(private), _beside(public)
-    begun = fresh_public.is_file() and keyring.key_id(fresh_public.read_bytes()) != keyring.key_id(public.read_bytes())
-    if not begun and not fresh_private.is_file():
-        fresh_public.unlink(missing_ok=True)  # a pair that was killed half-made
+    if not _is_pair(fresh_private if fresh_private.is_file() else private, fresh_public, password):
+        for half in (fresh_private, fresh_public):  # half-made, or nothing yet; it never signed anything
+            half.unlink(missing_ok=True)
         make_key_pair(fresh_private, fresh_public, password)
-    old = _retire(public, fresh_public, at=at, actor=actor, reason=reason)
+    old = keyring.retire(public, public.read_text(encoding="utf-8"), at=at, actor=actor, reason=reason).id
     if fresh_private.is_file():
         os.replace(fresh_private, private)
-    if fresh_public.is_file():
-        os.replace(fresh_public, public)
-    new = keyring.key_id(public.read_bytes())
-    ports.audit.append(actor=actor, action="key_rotated", subject=new, detail={"retired": old, "why": reason})
+    new = keyring.key_id(fresh_public.read_bytes())
+    # before the last step: killed after it, nothing would say that there was a rotation
+    append_once(
+        ports.audit, actor=actor, action="key_rotated", agent="", subject=new, detail={"retired": old, "why": reason}
+    )
+    os.replace(fresh_public, public)
     return old, new
 
 
-def _retire(public: Path, fresh: Path, *, at: datetime, actor: str, reason: str) -> str:
-    pem = public.read_text(encoding="utf-8")
-    if keyring.key_id(pem.encode()) == keyring.key_id(fresh.read_bytes()):
-        return keyring.read(public)[-1].id  # a killed rotation retired it and put the new public key there
-    return keyring.retire(public, pem, at=at, actor=actor, reason=reason).id
+def _is_pair(private: Path, public: Path, password: str) -> bool:
+    """Whether a public key belongs to a private one that can be opened."""
+    if not public.is_file():
+        return False
+    half = public_half(private, password)
+    return half is not None and keyring.key_id(half) == keyring.key_id(public.read_bytes())
 
 
 def _beside(file: Path) -> Path:

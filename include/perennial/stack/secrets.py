@@ -9,14 +9,11 @@ import secrets as random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from perennial.errors import StackError
+from perennial.errors import RegistryError, StackError
+from perennial.registry.keys import make_key_pair
 from perennial.stack.files import read_json, write_private
 from perennial.stack.home import Home
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -72,42 +69,12 @@ def read_or_make(home: Home) -> Secrets:
 def signing_keys(home: Home, password: str) -> tuple[Path, Path]:
     """The private (encrypted PEM, EC P-256) and public key file for signing releases, made when they are missing.
 
-    P-256 because OpenSSF model-signing accepts NIST curves alone. A private key is never replaced: it gives a missing public one again.
-    StackError when the password does not open it.
+    A private key is never replaced: it gives a missing public one again. StackError when the password does not open it.
     """
     private, public = home.keys / "signing.pem", home.keys / "signing.pub"
-    if private.is_file() and public.is_file():
-        return private, public
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    if private.is_file():
-        key = _opened(private, password)
-    else:
-        key = ec.generate_private_key(ec.SECP256R1())
-        sealed = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(password.encode()),
-        )
-        # of no pair any more; killed after the private key is there, the next start makes the public one from it
-        public.unlink(missing_ok=True)
-        write_private(private, sealed.decode())
-    opened = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    write_private(public, opened.decode())
+    if not (private.is_file() and public.is_file()):
+        try:
+            make_key_pair(private, public, password)
+        except RegistryError as error:
+            raise StackError(str(error)) from error
     return private, public
-
-
-def _opened(private: Path, password: str) -> EllipticCurvePrivateKey:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        key = load_pem_private_key(private.read_bytes(), password.encode())
-    except (ValueError, TypeError):  # its words may hold what was read
-        key = None
-    if not isinstance(key, EllipticCurvePrivateKey):
-        raise StackError(
-            f"{private} cannot be opened with this password; correct it, or bring back signing.pub beside it"
-        )
-    return key

@@ -126,23 +126,35 @@ def test_no_rotation_while_something_trains(world: World) -> None:
     assert keyring.read(world.keys.public) == ()
 
 
-@pytest.mark.parametrize("kill_at", [1, 2, 3])
-def test_a_rotation_that_was_killed_goes_on(world: World, monkeypatch: pytest.MonkeyPatch, kill_at: int) -> None:
+# the two halves appear, the list of retired keys, the private key moves, the public one
+_STEPS = [(step, after) for step in range(1, 6) for after in (False, True)][:-1]
+
+
+@pytest.mark.parametrize(("step", "after"), _STEPS)
+def test_a_rotation_that_was_killed_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: int, after: bool
+) -> None:
     made = world.release()
     world.now += timedelta(hours=1)
-    calls, real = [0], os.replace
+    calls = [0]
 
-    def killing(source: Any, target: Any) -> None:
-        calls[0] += 1
-        if calls[0] == kill_at:
-            raise KeyboardInterrupt
-        real(source, target)
+    def killing(real: Any) -> Any:
+        def call(source: Any, target: Any) -> None:
+            calls[0] += 1
+            if calls[0] == step and not after:
+                raise KeyboardInterrupt
+            real(source, target)
+            if calls[0] == step:
+                raise KeyboardInterrupt
+
+        return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", killing)
+        for name in ("link", "replace"):
+            patch.setattr(os, name, killing(getattr(os, name)))
         with pytest.raises(KeyboardInterrupt):
             world.rotate()
-    private_is_old = kill_at < 3
+    private_is_old = (step, after) < (4, True)
     between = world.release(version="1.0.1", base_version="1.0.0", order=2) if private_is_old else None
     world.now += timedelta(hours=1)
     old, new = world.rotate()
@@ -153,6 +165,22 @@ def test_a_rotation_that_was_killed_goes_on(world: World, monkeypatch: pytest.Mo
     world.load(made)
     world.load(world.release(version="1.0.2", base_version="1.0.1", order=3))
     assert not list(world.keys.public.parent.glob(".next-*"))
+    assert [(one.action, one.subject) for one in world.audit.entries()] == [("key_rotated", new)]
+
+
+@pytest.mark.parametrize("private", [None, b"", b"no key", "of another pair"])
+def test_a_pair_that_is_none_replaces_no_key(world: World, tmp_path: Path, private: bytes | str | None) -> None:
+    made, folder = world.release(), world.keys.private.parent
+    strays = [Keys.make(tmp_path / name) for name in ("one", "two")]
+    (folder / f".next-{world.keys.public.name}").write_bytes(strays[0].public.read_bytes())
+    if private is not None:
+        content = private if isinstance(private, bytes) else strays[1].private.read_bytes()
+        (folder / f".next-{world.keys.private.name}").write_bytes(content)
+    world.now += timedelta(hours=1)
+    old, new = world.rotate()
+    assert new not in {old, *(keyring.key_id(stray.public.read_bytes()) for stray in strays)}
+    world.load(made)
+    world.load(world.release(version="1.0.1", base_version="1.0.0", order=2))
 
 
 def test_heads_of_the_audit_from_before_a_rotation_still_prove_it(world: World) -> None:

@@ -177,5 +177,12 @@ def test_keys_are_made_once_encrypted_and_closed(tmp_path: Path) -> None:
     kept = private.read_bytes()
     assert not make_key_pair(private, public, "another")
     assert private.read_bytes() == kept
+    opened = public.read_bytes()
+    public.unlink()
+    with pytest.raises(RegistryError, match="cannot be opened"):
+        make_key_pair(private, public, "another")
+    assert not make_key_pair(private, public, PASSWORD)
+    assert (private.read_bytes(), public.read_bytes()) == (kept, opened)
+    assert sorted(path.name for path in private.parent.iterdir()) == ["key.pem", "key.pub"]
     with pytest.raises(RegistryError, match="password"):
         make_key_pair(tmp_path / "b.pem", tmp_path / "b.pub", "")
