@@ -198,7 +198,10 @@ def test_a_row_waits_for_the_verdict_on_what_overtook_it(on_postgres: Deployment
     (winner,) = run(EXAMPLE, {"at": YOUNG, "state": "raw", "correction": True, "holdout": False})
     run(EXAMPLE, {"at": OLD, "state": "superseded", "correction": False, "holdout": False})
     run("UPDATE perennial.examples SET superseded_by = %(id)s WHERE state = 'superseded'", {"id": winner["example_id"]})
-    assert store.remove_old(Rows.LEFTOVERS, CUT) == 0
+    # refused or dropped in any of these, it gives back what it had overtaken
+    for state in ("raw", "unlabelled", "ready", "claimed", "held", "quarantined"):
+        run(f"UPDATE perennial.examples SET state = '{state}' WHERE example_id = %(id)s", {"id": winner["example_id"]})
+        assert store.remove_old(Rows.LEFTOVERS, CUT) == 0, state
     run("UPDATE perennial.examples SET state = 'trained' WHERE example_id = %(id)s", {"id": winner["example_id"]})
     assert store.remove_old(Rows.LEFTOVERS, CUT) == 1
 
