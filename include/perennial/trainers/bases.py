@@ -63,7 +63,7 @@ class LocalBaseStore:
                 f"the encoder folder {folder.name!r} holds no file; point the setting `encoder` at a model"
             )
         if (self.folder / digest).is_dir():
-            self.path(digest)
+            os.utime(self.path(digest))  # retention takes away what nobody put for long and no release names
             return digest
         staging = self.folder / f".staging-{uuid4().hex}"
         try:

@@ -34,6 +34,13 @@ def test_put_is_idempotent_and_path_gives_the_same_bytes(store: LocalBaseStore, 
     assert (store.path(digest) / "sub" / "model.safetensors").read_bytes() == b"weights" * 1000
 
 
+def test_a_base_that_is_put_again_is_young_again(store: LocalBaseStore, source: Path) -> None:
+    digest = store.put(source)
+    os.utime(store.path(digest), (0, 0))
+    store.put(source)
+    assert time.time() - (store.folder / digest).stat().st_mtime < 60
+
+
 def test_the_digest_depends_on_names_and_bytes_alone(source: Path) -> None:
     before = folder_digest(source)
     os.utime(source / "config.json", (1, 1))
