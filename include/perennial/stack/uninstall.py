@@ -1,6 +1,6 @@
 """Takes a deployment away: what it would remove, then the removal itself, each step safe to repeat after a kill.
 
-Order: processes, then our schema and roles, then the home folder. The addresses stand in the home folder, so it goes last: killed
+Order: processes, then our schema and roles, then the home folder. The addresses stand in the home folder, so they go late: killed
 anywhere before, the same command finds them again.
 """
 
@@ -167,9 +167,10 @@ def roles_left(url: str | None) -> tuple[str, ...]:
 
 
 def _remove(folder: Path) -> None:
-    """The folder with everything in it; what names the database goes last, so that a killed removal can be run again."""
-    last = {"connections.json", "settings.json", "state.json"}
-    for path in sorted(folder.iterdir(), key=lambda path: (path.name in last, path.name)):
+    """The folder with everything in it, in an order in which a killed removal can be run again: the addresses of an embedded database
+    before the database, which then is not looked for, and what makes this a home of ours last."""
+    last = ["connections.json", "postgres", "settings.json", "state.json"]
+    for path in sorted(folder.iterdir(), key=lambda path: last.index(path.name) if path.name in last else -1):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -84,6 +87,41 @@ def test_it_refuses_in_a_rollout_unless_forced_and_goes_on_after_a_kill(
     assert (_schema(database), place.root.is_dir()) == (False, True)
     flow.uninstall(place, settings)
     assert not place.root.exists()
+
+
+@pytest.mark.parametrize("after", range(1, 13))
+def test_an_embedded_home_whose_removal_was_killed_is_removed_by_the_next(
+    place: Home, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    place.database.mkdir()
+    place.state_file.write_text("{}")
+    (place.root / "connections.json").write_text('{"owner_database_url": "postgresql://x@127.0.0.1:9/perennial"}')
+    (place.root / "secrets.json").write_text("{}")
+
+    def settings() -> Settings:
+        found = place.root / "connections.json"
+        return Settings(home=place.root, **(json.loads(found.read_text()) if found.is_file() else {}))
+
+    real, gone = (shutil.rmtree, Path.unlink), [0]
+
+    def removing(remove: Any) -> Any:
+        def call(*given: Any, **more: Any) -> None:
+            remove(*given, **more)
+            gone[0] += 1
+            if gone[0] == after:
+                raise KeyboardInterrupt
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", removing(real[0]))
+        patch.setattr(Path, "unlink", removing(real[1]))
+        with suppress(KeyboardInterrupt):
+            flow.uninstall(place, settings(), with_airflow=True)
+    assert gone[0] == after or not place.root.exists()
+    if place.root.exists():
+        flow.uninstall(place, settings(), with_airflow=True)
+    assert not place.root.exists() or not any(place.root.iterdir())  # an empty folder may be anybody's
 
 
 def test_an_embedded_stack_wants_the_word_for_airflows_data_and_a_strange_folder_is_left_alone(
