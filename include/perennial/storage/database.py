@@ -26,6 +26,12 @@ REACH = {
 }
 
 
+def _speak_utc(connection: Connection) -> None:
+    """Times come back in UTC, as people read them here, whatever the server's or its user's own zone is."""
+    connection.execute("SET TIME ZONE 'UTC'")
+    connection.commit()
+
+
 class Database:
     """Lends connections whose rows are dictionaries; one block is one transaction.
 
@@ -52,7 +58,7 @@ class Database:
                 self._pool = ConnectionPool(
                     self._url, min_size=self._min_size, max_size=self._max_size, timeout=self._wait,
                     kwargs={"row_factory": dict_row, "application_name": "perennial", **REACH},
-                    check=ConnectionPool.check_connection, max_idle=60.0, reconnect_timeout=30.0, open=True,
+                    check=ConnectionPool.check_connection, configure=_speak_utc, max_idle=60.0, reconnect_timeout=30.0, open=True,
                 )  # fmt: skip
                 self._pid = os.getpid()
             return self._pool
