@@ -16,7 +16,7 @@ from urllib.parse import quote
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from perennial.errors import NotConfigured
+from perennial.errors import NotConfigured, StackError
 
 
 class DataPlanePart(StrEnum):
@@ -56,8 +56,19 @@ class _HomeFiles(PydanticBaseSettingsSource):
         for name in ("connections.json", "settings.json"):
             path = home_folder() / name
             if path.is_file():
-                found.update(json.loads(path.read_text(encoding="utf-8")))
+                found.update(_object(path))
         return {key: value for key, value in found.items() if key in self.settings_cls.model_fields}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # its words may hold what was read
+        place = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "it is not UTF-8"
+        raise StackError(f"{path} is damaged ({place}); correct it, or move it away") from error
+    if not isinstance(found, dict):
+        raise StackError(f"{path} does not hold a JSON object; correct it, or move it away")
+    return found
 
 
 class _Database(PydanticBaseSettingsSource):

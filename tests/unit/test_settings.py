@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perennial.errors import NotConfigured
+from perennial.errors import NotConfigured, StackError
 from perennial.settings import load_settings
 
 NAMES = (
@@ -48,3 +48,11 @@ def test_our_own_name_beats_the_common_ones_and_each_beats_the_home_folder(
     monkeypatch.setenv("PERENNIAL_DATABASE_URL", "postgresql://ours/p")
     assert load_settings().app_url() == "postgresql://ours/p"
     assert "ours/p" not in repr(load_settings())  # it may hold a password
+
+
+@pytest.mark.parametrize("content", [b'{\n"log_level": secret', b"[1]", b'"\xff"'])
+def test_a_damaged_file_is_named_and_nothing_of_it_is_shown(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "settings.json").write_bytes(content)
+    with pytest.raises(StackError, match=r"settings\.json .*move it away") as refused:
+        load_settings()
+    assert "secret" not in str(refused.value)
