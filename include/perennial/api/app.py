@@ -108,6 +108,8 @@ class _Plane:
         self._store = Lane(threads=limits.store_threads, waiting=limits.waiting)
         # whoever puts a bad model back must not stand in the line of a flood of examples
         self._orders = Lane(threads=1, waiting=8)
+        # large bodies of predictions, whose agent is known when they are read: what waits here is whole in memory
+        self._parses = Lane(threads=2, waiting=limits.reading)
         self._lanes = {"/v1/outcomes": self._store} | dict.fromkeys(_INGEST, self._store)
 
     def full(self, path: str) -> bool:
@@ -139,7 +141,7 @@ class _Plane:
         """Answer texts."""
         raw = await request.body()
         # the lane depends on the agent, so a body is read first: a usual one here, a large one where it holds up nobody
-        value = body.parse(raw) if len(raw) <= _SMALL else await to_thread.run_sync(body.parse, raw)
+        value = body.parse(raw) if len(raw) <= _SMALL else await self._parses.run(lambda: body.parse(raw))
         asked = body.record(value)
         return await self._lane(body.name(asked, "agent")).run(lambda: self._predict(asked))
 
