@@ -144,7 +144,7 @@ def _rows(batch: TaskBatch) -> list[str]:
                 "id": str(row.example_id), "text": row.text, "label": row.label, "role": role, "priority": row.priority,
                 "correction": row.correction,
             },
-            ensure_ascii=False,
+            ensure_ascii=True,  # some readers end a line at U+2028 and its like, which JSON lets stand
         ) + "\n"
         for role, rows in (("replay", batch.replay), ("new", batch.new))
         for row in rows

@@ -126,6 +126,24 @@ def test_the_script_gets_rows_task_seed_and_the_champions_files_and_no_secret(
     assert bench.bases.path(record["encoder"]["digest"])
 
 
+@pytest.mark.parametrize("text", ["one\u2028two", "one\u2029two", "one\u0085two", "one\x1ctwo", "grüße 👍"])
+def test_a_row_is_one_line_whatever_signs_it_holds(write: Write, tmp_path: Path, bench: Workbench, text: str) -> None:
+    """Python's splitlines, and not only that, ends a line at more signs than the end of a line."""
+    rows = tuple(replace(row, text=f"{text} {row.text}") for row in batch().new)
+    given = replace(batch(), new=rows)
+    reads = "[json.loads(line)['text'] for line in pathlib.Path(given.data).read_text(encoding='utf-8').splitlines()]"
+    own = write(
+        f"if not given.predict:\n    pathlib.Path(given.out, 'm.json').write_text(json.dumps({reads}))\n    sys.exit(0)\n"
+        + READY + LOOP + ANSWER
+    )  # fmt: skip
+    for command, name in ((own, "own"), (Command(), "example")):
+        out = tmp_path / name
+        out.mkdir()
+        made = command.fit(given, None, out, seed=7, bench=bench)
+        assert len(command.load(made.path, bench).predict([rows[0].text])) == 1
+    assert [row.text for row in rows] == json.loads((tmp_path / "own" / "model" / "m.json").read_text())[1:]
+
+
 def test_what_a_killed_training_leaves_lies_in_its_own_folder(write: Write, tmp_path: Path) -> None:
     """Killed while the script reads the rows: nothing of them in the machine's folder for temporary files."""
     command = write("pathlib.Path(given.data).with_name('begun').touch()\ntime.sleep(60)\n")
