@@ -238,6 +238,8 @@ class _Plane:
                 raise
             back = self._services.gateway.roll_back_here(agent, actor=actor, reason=reason)
             text = "PostgreSQL is away: this process serves it now, all others when PostgreSQL is back"
+            if not self._services.gateway.order_is_kept(agent):
+                text += "; its disk took no note, so a restart forgets it: make room there, and send this again"
             return Reply({"agent": agent, "to": back, "everywhere": False, "note": text}, status_code=202)
         self._services.gateway.wake()
         return Reply({**done, "everywhere": True})
