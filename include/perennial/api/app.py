@@ -252,8 +252,9 @@ class _Plane:
             raise InvalidExample("kind", "is not a fault", f"send one of {', '.join(FaultKind)}")
         if isinstance(rate, bool) or not isinstance(rate, int | float):
             raise InvalidExample("rate", "is not a number", "send the share of answers to spoil")
+        # as it is: a whole number may be too large for a float
         fault = Fault(
-            agent=body.name(asked, "agent"), version=body.name(asked, "version"), kind=FaultKind(word), rate=float(rate)
+            agent=body.name(asked, "agent"), version=body.name(asked, "version"), kind=FaultKind(word), rate=rate
         )
         self._services.gateway.faults.plant(fault)
         logger.warning("a fault was planted: %s", fault)

@@ -144,8 +144,25 @@ def test_a_drill_is_planted_shown_and_taken_away(drill: Plane) -> None:
     assert drill.post("/v1/predict", body).json()["predictions"][0]["output"] == "world"
     assert drill.post("/v1/faults", {**fault, "kind": "none"}).status_code == 200
     assert drill.post("/v1/predict", body).json()["predictions"][0]["output"] == "sports"
-    for wrong in ({**fault, "kind": "explode"}, {**fault, "rate": 2}, {**fault, "rate": "x"}, {"kind": "wrong"}):
+    for wrong in (
+        {**fault, "kind": "explode"},
+        {**fault, "rate": 2},
+        {**fault, "rate": "x"},
+        {"kind": "wrong"},
+        {**fault, "rate": 10**400},
+        {**fault, "agent": "sco\0ut"},
+        {**fault, "version": "\ud800"},
+    ):
         assert drill.post("/v1/faults", wrong).status_code == 422
+
+
+@pytest.mark.parametrize("sign", ["\0", "\ud800"])
+def test_names_that_no_store_can_hold_are_refused(plane: Plane, sign: str) -> None:
+    plane.world.champion("1.0.0")
+    for body in ({"agent": f"scout{sign}"}, {"agent": "scout", "version": f"1.0.0{sign}"}):
+        answer = plane.post("/v1/rollback", body)
+        assert (answer.status_code, answer.json()["field"]) == (422, list(body)[-1])
+    assert not plane.rolled_back
 
 
 class _Slow:
