@@ -304,8 +304,6 @@ class Gateway:
             self._models[key] = future.result()
             self._failed.pop(key, None)
             return
-        if not isinstance(error, Exception):
-            raise error
         failure = failure_of(key[1], error)
         if key not in self._failed:
             self._metrics.refused.labels(key[0]).inc()

@@ -16,6 +16,7 @@ from perennial.domain.words import Arm
 from perennial.errors import FilesRemoved, InvalidExample, RegistryError, UnknownAgent, UntrustedBundle
 from perennial.rollout.machine import Plan
 from perennial.rollout.rows import GatewayRow
+from perennial.rollout.store import REFUSED
 from perennial.serving.errors import ModelFailed, NotServing
 from perennial.serving.gateway import RETRY_REFUSED_SECONDS
 from perennial.serving.orders import Order, Orders
@@ -373,6 +374,28 @@ def test_models_that_nobody_wants_are_let_go(world: World) -> None:
     for version in ("1.0.0", "1.0.1", "1.0.2", "1.0.3"):
         world.champion(version)
     assert {version for _, version in world.gateway._models} == {"1.0.2", "1.0.3"}
+
+
+def test_the_background_thread_outlives_a_load_that_panics(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a library in Rust raises when it panics is no Exception."""
+
+    class Panic(BaseException):
+        pass
+
+    world.champion("1.0.0")
+    load = world.shelf.load
+
+    def panics(folder: Path) -> Any:
+        if "1.0.1" in str(folder):
+            raise Panic("a secret text")
+        return load(folder)
+
+    monkeypatch.setattr(world.shelf, "load", panics)
+    world.candidate("1.0.1")
+    served = world.gateway.agents()["scout"]
+    assert (served["champion"], served["candidate"]) == ("1.0.0", None)
+    assert REFUSED in served["error"]
+    assert served["error"].endswith("Panic")
 
 
 def test_the_background_thread_outlives_a_surprise(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
