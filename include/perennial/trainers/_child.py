@@ -117,6 +117,8 @@ class Lines:
 
     def ask(self, line: bytes, seconds: float) -> bytes:
         """Write a line (or nothing) and read one; ScriptFailed when it dies, says too much, or takes too long."""
+        if line:
+            self._refuse_surplus()
         deadline, waiting = time.monotonic() + seconds, memoryview(line)
         process = self._process
         assert process.stdin is not None
@@ -143,6 +145,16 @@ class Lines:
         del self._left[: end + 1]
         self._seen = 0
         return answer
+
+    def _refuse_surplus(self) -> None:
+        """What stands there before a question is asked would be taken for its answer, and each later answer for the next one's."""
+        assert self._process.stdout is not None
+        with contextlib.suppress(BlockingIOError):
+            self._left += os.read(self._process.stdout.fileno(), _BLOCK)
+        if self._left:
+            raise ScriptFailed(
+                "the script printed more than one line for a question; print one, and the rest to stderr"
+            )
 
     def _write(self, waiting: memoryview) -> memoryview:
         assert self._process.stdin is not None

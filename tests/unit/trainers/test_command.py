@@ -271,6 +271,35 @@ def test_it_is_started_again_after_a_crash_and_left_alone_when_it_keeps_failing(
     assert gone(child)
 
 
+def test_a_line_too_many_is_never_the_answer_to_the_next_question(
+    write: Write, tmp_path: Path, bench: Workbench
+) -> None:
+    answer = "print(json.dumps({'answers': [{'output': text[0], 'confidence': 0.5} for text in texts]}), flush=True)\n"
+    twice = "    if 'twice' in texts[0]:\n        " + answer
+    command = write(
+        TRAIN
+        + f"open('{tmp_path}/starts', 'a').write('.')\n"
+        + READY
+        + LOOP
+        + answer.replace("text[0]", "text[0] if text[0] in 'xy' else 'x'")
+        + twice
+    )
+    made = fitted(command, tmp_path, bench)
+    (tmp_path / "starts").write_text("")
+    predictor = command.load(made.path, bench)
+    found = []
+    for text in ("x one", "x twice", "y three", "x four", "y five"):
+        found.append(predictor.predict([text])[0].output)
+        time.sleep(0.1)  # a line too many may come a little later than the one before it
+    assert found == ["x", "x", "y", "x", "y"]
+    assert (tmp_path / "starts").read_text() == ".."
+    child = predictor._child  # type: ignore[attr-defined]
+    child._left += b"more"
+    with pytest.raises(ScriptFailed, match="more than one line for a question"):
+        child.ask(b"{}\n", 1.0)
+    predictor.close()  # type: ignore[attr-defined]
+
+
 def test_a_version_answers_with_its_own_script_whatever_became_of_the_file(
     write: Write, tmp_path: Path, bench: Workbench
 ) -> None:
