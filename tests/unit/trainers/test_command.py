@@ -144,9 +144,11 @@ def test_a_row_is_one_line_whatever_signs_it_holds(write: Write, tmp_path: Path,
     assert [row.text for row in rows] == json.loads((tmp_path / "own" / "model" / "m.json").read_text())[1:]
 
 
-def test_what_a_killed_training_leaves_lies_in_its_own_folder(write: Write, tmp_path: Path) -> None:
-    """Killed while the script reads the rows: nothing of them in the machine's folder for temporary files."""
-    command = write("pathlib.Path(given.data).with_name('begun').touch()\ntime.sleep(60)\n")
+@pytest.mark.parametrize("probed", [False, True])
+def test_what_a_killed_training_leaves_lies_in_its_own_folder(write: Write, tmp_path: Path, probed: bool) -> None:
+    """Killed while the script reads the rows, or answers the first texts: nothing in the machine's folder for temporary files."""
+    begun_in = "pathlib.Path(given.load, 'begun')" if probed else "pathlib.Path(given.data).with_name('begun')"
+    command = write((TRAIN if probed else "") + f"{begun_in}.touch()\ntime.sleep(60)\n")
     elsewhere, out = tmp_path / "tmp", tmp_path / "work" / "job" / "1" / ".t.0"
     elsewhere.mkdir()
     out.mkdir(parents=True)
@@ -171,7 +173,8 @@ def test_what_a_killed_training_leaves_lies_in_its_own_folder(write: Write, tmp_
         training.kill()
         training.wait()
     assert [path.is_relative_to(out) for path in begun] == [True]
-    assert "secret text" in begun[0].with_name("data.jsonl").read_text()  # gone with the job's folder
+    if not probed:
+        assert "secret text" in begun[0].with_name("data.jsonl").read_text()  # gone with the job's folder
     assert not list(elsewhere.iterdir())
 
 
@@ -228,7 +231,10 @@ def test_a_hanging_training_dies_with_all_that_it_started(write: Write, tmp_path
 
 
 def test_a_training_dies_with_the_task_that_was_killed(write: Write, tmp_path: Path) -> None:
-    write(f"pathlib.Path('{tmp_path}/pid').write_text(str(os.getpid()))\ntime.sleep(300)\n")
+    write(
+        "child = subprocess.Popen(['sleep', '300'])\n"
+        f"pathlib.Path('{tmp_path}/pid').write_text(f'{{os.getpid()}} {{child.pid}}')\ntime.sleep(300)\n"
+    )
     code = (
         "import sys; from pathlib import Path; from perennial.trainers import _child; room = Path(sys.argv[1]);"
         "_child.run([sys.executable, str(room / 'own.py')], room=room, variables=_child.environment(room), seconds=300)"
@@ -240,7 +246,14 @@ def test_a_training_dies_with_the_task_that_was_killed(write: Write, tmp_path: P
         time.sleep(0.02)
     task.kill()
     task.wait()
-    assert gone(int((tmp_path / "pid").read_text()))
+    assert all([gone(int(pid)) for pid in (tmp_path / "pid").read_text().split()])
+
+
+def test_a_script_that_a_signal_ended_is_told_as_a_shell_tells_it(
+    write: Write, tmp_path: Path, bench: Workbench
+) -> None:
+    with pytest.raises(ScriptFailed, match="ended with 137"):
+        fitted(write("os.kill(os.getpid(), 9)\n"), tmp_path, bench)
 
 
 def test_it_is_started_again_after_a_crash_and_left_alone_when_it_keeps_failing(
