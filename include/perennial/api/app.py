@@ -108,6 +108,8 @@ class _Plane:
         self._store = Lane(threads=limits.store_threads, waiting=limits.waiting)
         # whoever puts a bad model back must not stand in the line of a flood of examples
         self._orders = Lane(threads=1, waiting=8)
+        # large bodies of predictions, whose agent is known when they are read: what waits here is whole in memory
+        self._parses = Lane(threads=2, waiting=limits.reading)
         self._lanes = {"/v1/outcomes": self._store} | dict.fromkeys(_INGEST, self._store)
 
     def full(self, path: str) -> bool:
@@ -139,7 +141,7 @@ class _Plane:
         """Answer texts."""
         raw = await request.body()
         # the lane depends on the agent, so a body is read first: a usual one here, a large one where it holds up nobody
-        value = body.parse(raw) if len(raw) <= _SMALL else await to_thread.run_sync(body.parse, raw)
+        value = body.parse(raw) if len(raw) <= _SMALL else await self._parses.run(lambda: body.parse(raw))
         asked = body.record(value)
         return await self._lane(body.name(asked, "agent")).run(lambda: self._predict(asked))
 
@@ -236,6 +238,8 @@ class _Plane:
                 raise
             back = self._services.gateway.roll_back_here(agent, actor=actor, reason=reason)
             text = "PostgreSQL is away: this process serves it now, all others when PostgreSQL is back"
+            if not self._services.gateway.order_is_kept(agent):
+                text += "; its disk took no note, so a restart forgets it: make room there, and send this again"
             return Reply({"agent": agent, "to": back, "everywhere": False, "note": text}, status_code=202)
         self._services.gateway.wake()
         return Reply({**done, "everywhere": True})
@@ -248,8 +252,9 @@ class _Plane:
             raise InvalidExample("kind", "is not a fault", f"send one of {', '.join(FaultKind)}")
         if isinstance(rate, bool) or not isinstance(rate, int | float):
             raise InvalidExample("rate", "is not a number", "send the share of answers to spoil")
+        # as it is: a whole number may be too large for a float
         fault = Fault(
-            agent=body.name(asked, "agent"), version=body.name(asked, "version"), kind=FaultKind(word), rate=float(rate)
+            agent=body.name(asked, "agent"), version=body.name(asked, "version"), kind=FaultKind(word), rate=rate
         )
         self._services.gateway.faults.plant(fault)
         logger.warning("a fault was planted: %s", fault)

@@ -67,11 +67,11 @@ def records(value: JSON, inside: str, *, most: int) -> tuple[list[JSON], bool]:
 
 
 def name(body: Mapping[str, Any], field: str) -> str:
-    """A name that must be there."""
+    """A name that must be there and can be stored."""
     value = body.get(field)
     if value is None:
         raise InvalidExample(field, "is missing", f"send {field}")
-    if not isinstance(value, str) or not value.strip() or len(value) > MAX_NAME:
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_NAME or "\0" in value or not _whole(value):
         raise InvalidExample(field, "is not a name", f"send a string of at most {MAX_NAME} characters")
     return value
 

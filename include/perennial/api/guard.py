@@ -54,8 +54,9 @@ class Guard:
     bytes.
 
     A flood is shed here, before a body is read or a route is looked up: 429 when ``full`` says that the path's work has a full line, or
-    when ``reading`` bodies come in already. That costs a small part of taking a request, and bounds the memory: ``reading`` times
-    ``max_body``. The rest of a body that was not read is dropped as it comes, and the connection stays open.
+    when ``reading`` bodies come in already. That costs a small part of taking a request, and bounds the memory of what comes in:
+    ``reading`` times ``max_body``. What is read stands in one of the app's lines then, which are bounded too (``lanes.Lane``). The rest
+    of a body that was not read is dropped as it comes, and the connection stays open.
     """
 
     def __init__(

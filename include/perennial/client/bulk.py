@@ -61,14 +61,16 @@ def import_file(
 
     The task may be left out when the agent has one, when records name theirs, or when columns are called like the agent's tasks:
     then each gives an example of its own. ``text_column`` and ``label_columns`` name columns that are called otherwise.
-    A record's id follows from the file's bytes and its line, so importing a file again, also after a kill, adds nothing twice.
-    Raises SourceError when the file cannot be read or no task is meant; UnknownAgent.
+    A record's id is its own ``example_id``, or else follows from the file's bytes and its line; of several examples of one record
+    each has an id that follows from that. So importing a file again, also after a kill, adds nothing twice.
+    Raises SourceError when the file cannot be read or none of its records says which task is meant; UnknownAgent.
     """
     from uuid import NAMESPACE_OID, uuid5
 
     from perennial.client.columns import Columns
     from perennial.errors import SourceError
     from perennial.events.files import file_digest, read_records
+    from perennial.ingest.checks import id_of
 
     file = Path(path)
     if not file.is_file():
@@ -76,7 +78,18 @@ def import_file(
     digest = file_digest(file)
     defaults = {name: value for name, value in (("agent_name", agent), ("task_type", task)) if value is not None}
     store, door = _store(buffer)
-    columns = Columns(door, agent=agent, task=task, text_column=text_column, label_columns=tuple(label_columns))
+    columns = Columns(
+        door, agent=agent, task=task, text_column=text_column, label_columns=tuple(label_columns),
+        records=lambda: (record.data for record in read_records(file) if record.data is not None),
+    )  # fmt: skip
+
+    def identity(position: int, part: str, own: Any) -> Any:
+        if own is None or own == "":
+            return uuid5(NAMESPACE_OID, f"import\x1f{digest}\x1f{position}{part}")
+        try:
+            return uuid5(id_of(own), part) if part else own
+        except InvalidExample:
+            return own  # the door says what is wrong with it
 
     def lines() -> Iterator[_Given]:
         for record in read_records(file):
@@ -84,8 +97,8 @@ def import_file(
                 yield f"line {record.position}", None, record.problem or "is unreadable"
                 continue
             for part, data in columns.examples(record.data):
-                identity = uuid5(NAMESPACE_OID, f"import\x1f{digest}\x1f{record.position}{part}")
-                yield f"line {record.position}", {"example_id": identity, **data}, ""
+                known = identity(record.position, part, data.get("example_id"))
+                yield f"line {record.position}", {**data, "example_id": known}, ""
 
     return _load(lines(), Source.IMPORT, {"source_id": f"import:{digest[:12]}", **defaults}, store, door)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from perennial.domain.names import as_name, label_text
@@ -17,14 +17,17 @@ _TASK, _LABEL, _TEXT = NAMES["task_type"], NAMES["expected_output"], NAMES["inpu
 class Columns:
     """Turns one record of a file into the examples that it holds, one for each label of a task of the agent.
 
-    Without an agent, records stay as they are. Raises UnknownAgent, and SourceError for a column that is not there, or when it is
-    open which task is meant.
+    Without an agent, records stay as they are. Raises UnknownAgent, and SourceError for a column that is in none of ``records``,
+    or when none of them says which task is meant.
     """
 
     def __init__(
-        self, door: Door, *, agent: str | None, task: str | None, text_column: str | None, label_columns: tuple[str, ...]
+        self, door: Door, *, agent: str | None, task: str | None, text_column: str | None, label_columns: tuple[str, ...],
+        records: Callable[[], Iterable[Mapping[str, Any]]],
     ) -> None:  # fmt: skip
         self._text, self._labels, self._task = text_column, label_columns, task
+        self._records = records  # all of the file, read again only where a record leaves something open
+        self._told: bool | None = None
         self._known: Mapping[str, TaskLimits] = {}
         self._checked, self._agent = False, agent
         if agent is None:
@@ -61,9 +64,12 @@ class Columns:
                 yield "", base  # the door says what is wrong with it
                 return
             task = own or self._task or (self._names[0] if len(self._names) == 1 else None)
-            if task is None:
+            if task is not None:
+                yield "", self._typed(base, task)
+            elif self._others_tell():
+                yield "", base  # it alone has no label, or none of a known task: the door refuses it
+            else:
                 raise SourceError(self._which())
-            yield "", self._typed(base, task)
             return
         rest = {name: value for name, value in base.items() if name not in (*_LABEL, *_TASK, *columns)}
         for column, task in columns.items():
@@ -92,6 +98,12 @@ class Columns:
     def _which(self) -> str:
         return f"{self._agent} has {len(self._names)} tasks; say which one the labels are for: --task {' or --task '.join(self._names)}"
 
+    def _others_tell(self) -> bool:
+        """Whether any record of the file says which task it is for."""
+        if self._told is None:
+            self._told = any(any(name in data for name in _TASK) or self._columns(data) for data in self._records())
+        return self._told
+
     def _check(self, data: Mapping[str, Any]) -> None:
         """Once, on the first record: a column that was named must be there, empty cells apart."""
         if self._checked:
@@ -99,8 +111,9 @@ class Columns:
         self._checked = True
         there = ", ".join(repr(name[:40]) for name in list(data)[:20])
         for option, column in (("--text-column", self._text), *(("--label-column", one) for one in self._labels)):
-            if column is not None and column not in data:
-                raise SourceError(f"the first record has no column {column[:40]!r}; {option} must be one of: {there}")
+            if column is None or column in data or any(column in other for other in self._records()):
+                continue
+            raise SourceError(f"no record has a column {column[:40]!r}; {option} must be one of: {there}")
 
     def _typed(self, data: Mapping[str, Any], task: str) -> Mapping[str, Any]:
         """Numbers that name a class, as in a closed list of labels, become its text: CSV knows no other."""

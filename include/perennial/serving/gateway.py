@@ -304,8 +304,6 @@ class Gateway:
             self._models[key] = future.result()
             self._failed.pop(key, None)
             return
-        if not isinstance(error, Exception):
-            raise error
         failure = failure_of(key[1], error)
         if key not in self._failed:
             self._metrics.refused.labels(key[0]).inc()
@@ -368,13 +366,17 @@ class Gateway:
     def roll_back_here(self, agent: str, *, actor: str, reason: str) -> str:
         """Serve the former champion at once, without the store; for when PostgreSQL is away. Returns the version.
 
-        It reaches this process alone. The order is kept (on disk when there is a place) and carried out for the whole
-        fleet when the store is back, unless somebody changed the serving row meanwhile. NotServing without a hot
-        predecessor.
+        It reaches this process alone. The order is kept (on disk when there is room, see ``order_is_kept``) and carried out for
+        the whole fleet when the store is back, unless somebody changed the serving row meanwhile. Asked again while it holds, it
+        answers the same. NotServing without a hot predecessor.
         """
         served = self._served.get(agent)
         if served is None:
             raise UnknownAgent(agent, list(self._served))
+        order = self._orders.get(agent)
+        if order is not None and order.version == _version(served.champion):
+            self._orders.put(order)  # it may not be on disk yet
+            return order.version
         if served.previous is None:
             raise NotServing(f"{agent} has no former champion loaded; nothing can be put back without PostgreSQL")
         version = served.previous.version
@@ -382,6 +384,10 @@ class Gateway:
         self._orders.put(Order(agent=agent, version=version, epoch=served.row.epoch, actor=actor, reason=reason))
         self._apply()
         return version
+
+    def order_is_kept(self, agent: str) -> bool:
+        """Whether the rollback that was ordered here is on disk, and outlives a restart."""
+        return self._orders.kept(agent)
 
     def _with_order(self, item: Wanted) -> Wanted:
         order = self._orders.get(item.row.agent)

@@ -77,9 +77,9 @@ def load_model(source: BundleSource, loader: ComponentLoader, agent: str, versio
     return model
 
 
-def failure_of(version: str, error: Exception) -> LoadFailure:
+def failure_of(version: str, error: BaseException) -> LoadFailure:
     """What a failed load means: a store that is away, a full disk or a long line passes, everything else is the bundle's own
-    fault."""
+    fault, also what is no Exception, such as the panic of a library in Rust."""
     final = not isinstance(error, StoreError | RegistryError | OSError | Overloaded)
     reason = str(error) if isinstance(error, PerennialError) else type(error).__name__
     return LoadFailure(version=version, reason=" ".join(reason.split()), final=final)

@@ -32,15 +32,22 @@ _PLACE = re.compile(rb'File "(?:[^"\n]*/)?([\w.-]+)", line (\d+)')
 _ERROR = re.compile(rb"^(?:\w+\.)*([A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning))\b", re.MULTILINE)
 
 
-# Linux kills the program when the thread that started it dies, so a training whose task was killed does not go on by itself.
-# A program that answers needs none: it ends with its input.
+# Linux tells this leader of the program's group when the thread that started it dies, and the leader ends the whole group: a
+# training whose task was killed does not go on by itself, nor does what it started. A program that answers needs none: it ends
+# with its input.
 _BOUND = """
 import ctypes, os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
 prctl = getattr(ctypes.CDLL(None), "prctl", None)
 if prctl is not None:
-    prctl(1, signal.SIGKILL)
-if os.getppid() == int(sys.argv[1]):
+    prctl(1, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+program = os.fork()
+if program == 0:
     os.execv(sys.argv[2], sys.argv[2:])
+code = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
+sys.exit(code if code >= 0 else 128 - code)
 """
 
 
@@ -117,6 +124,8 @@ class Lines:
 
     def ask(self, line: bytes, seconds: float) -> bytes:
         """Write a line (or nothing) and read one; ScriptFailed when it dies, says too much, or takes too long."""
+        if line:
+            self._refuse_surplus()
         deadline, waiting = time.monotonic() + seconds, memoryview(line)
         process = self._process
         assert process.stdin is not None
@@ -143,6 +152,16 @@ class Lines:
         del self._left[: end + 1]
         self._seen = 0
         return answer
+
+    def _refuse_surplus(self) -> None:
+        """What stands there before a question is asked would be taken for its answer, and each later answer for the next one's."""
+        assert self._process.stdout is not None
+        with contextlib.suppress(BlockingIOError):
+            self._left += os.read(self._process.stdout.fileno(), _BLOCK)
+        if self._left:
+            raise ScriptFailed(
+                "the script printed more than one line for a question; print one, and the rest to stderr"
+            )
 
     def _write(self, waiting: memoryview) -> memoryview:
         assert self._process.stdin is not None

@@ -58,11 +58,12 @@ def fit(settings: Command, batch: TaskBatch, start: Path | None, out: Path, *, s
     (out / "component.json").write_text(
         json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
     )
-    predictor = CommandPredictor(settings, out)
-    try:  # what cannot answer is no model, and is said here and not by the evaluation
-        predictor.predict([row.text for row in batch.new[:_PROBES]])
-    finally:
-        predictor.close()
+    with tempfile.TemporaryDirectory(prefix=".perennial-script-", dir=out) as name:
+        predictor = CommandPredictor(settings, out, below=Path(name))
+        try:  # what cannot answer is no model, and is said here and not by the evaluation
+            predictor.predict([row.text for row in batch.new[:_PROBES]])
+        finally:
+            predictor.close()
     size = sum((out / MODEL / path).stat().st_size for path in made)
     return Artefact(
         path=out, task=batch.task, labels=batch.labels, metrics={"model_bytes": float(size)},
@@ -144,7 +145,7 @@ def _rows(batch: TaskBatch) -> list[str]:
                 "id": str(row.example_id), "text": row.text, "label": row.label, "role": role, "priority": row.priority,
                 "correction": row.correction,
             },
-            ensure_ascii=False,
+            ensure_ascii=True,  # some readers end a line at U+2028 and its like, which JSON lets stand
         ) + "\n"
         for role, rows in (("replay", batch.replay), ("new", batch.new))
         for row in rows
@@ -157,12 +158,13 @@ class CommandPredictor:
     The child is started by the first question, again after a crash or a fork, and with growing pauses when it keeps failing.
     """
 
-    def __init__(self, settings: Command, component: Path) -> None:
+    def __init__(self, settings: Command, component: Path, below: Path | None = None) -> None:
         record = _record(component)
         self._settings, self._kind = settings, TaskKind(record["kind"])
         self._labels = frozenset(record["labels"])
         script = _script.kept(component, record["script"]["sha256"])
-        self._room = tempfile.TemporaryDirectory(prefix="perennial-script-")  # the component's folder may go meanwhile
+        # a copy: the component's folder may go meanwhile
+        self._room = tempfile.TemporaryDirectory(prefix="perennial-script-", dir=below)
         room = Path(self._room.name)
         (room / "run").mkdir()
         self._program = script.place(room / "run")

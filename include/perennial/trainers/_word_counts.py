@@ -38,7 +38,8 @@ def counts(texts: list[str]) -> Any:
 def train(arguments: argparse.Namespace) -> None:
     """Learn from the rows, new and replayed alike: they hold what an update needs of the past, so --base is not read."""
     task = json.loads(Path(arguments.data).with_name("task.json").read_text(encoding="utf-8"))
-    rows = [json.loads(line) for line in Path(arguments.data).read_text(encoding="utf-8").splitlines()]
+    with Path(arguments.data).open(encoding="utf-8") as lines:  # str.splitlines would end a line at more than its end
+        rows = [json.loads(line) for line in lines]
     x = counts([row["text"] for row in rows])
     if task["kind"] == "score":
         wanted = np.array([[float(row["label"])] for row in rows])

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from perennial.api import body
+from perennial.api.app import create_app
 from perennial.api.guard import Guard
 from perennial.api.services import Limits
 from tests.unit.api.conftest import Plane, plane_of
@@ -106,3 +108,45 @@ def _flood(made: Plane) -> None:
         let_go.set()
         sender.join()
     assert [answer.status_code for answer in answers] == [200]
+
+
+@pytest.mark.req("J111", "D11")
+def test_large_predictions_that_wait_to_be_read_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their agent is known only when they are read, so they cannot stand in its line yet."""
+    let_go, parse = threading.Event(), body.parse
+
+    def slow(raw: bytes) -> Any:
+        assert let_go.wait(20)
+        return parse(raw)
+
+    monkeypatch.setattr(body, "parse", slow)
+    made = plane_of(tmp_path, limits=Limits(reading=3))
+    made.world.champion("1.0.0")
+    app = create_app(made.services)
+    large = b'{"agent":"scout","task":"topic","inputs":["a"],"more":"' + b"x" * 70_000 + b'"}'
+    answered: list[int] = []
+
+    async def one() -> None:
+        async def receive() -> Any:
+            return {"type": "http.request", "body": large, "more_body": False}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                answered.append(message["status"])
+
+        await app(scope("/v1/predict"), receive, send)
+
+    async def flood() -> list[int]:
+        asked = [asyncio.ensure_future(one()) for _ in range(20)]
+        await asyncio.sleep(0.2)
+        early = list(answered)
+        let_go.set()
+        await asyncio.gather(*asked)
+        return early
+
+    try:
+        early = asyncio.run(flood())
+    finally:
+        made.world.close()
+    assert early == [429] * 15  # two are read, three wait
+    assert answered[15:] == [200] * 5

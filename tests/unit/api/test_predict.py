@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -107,7 +108,25 @@ def test_rollback_over_http_with_and_without_the_store(plane: Plane) -> None:
     assert (here.status_code, here.json()["to"], here.json()["everywhere"]) == (202, "1.0.0", False)
     body = {"agent": "scout", "task": "topic", "inputs": ["a"]}
     assert plane.post("/v1/predict", body).json()["predictions"][0]["version"] == "1.0.0"
+    again = plane.post("/v1/rollback", {"agent": "scout"})  # whoever heard no answer asks again
+    assert (again.status_code, again.json()) == (202, here.json())
     assert plane.post("/v1/rollback", {"agent": "scout", "version": "1.0.0"}).status_code == 503
+
+
+def test_a_rollback_that_a_restart_would_forget_says_so(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    plane.world.champion("1.0.0")
+    plane.world.champion("1.0.1")
+    plane.world.store.away = True
+
+    def full(*_: Any, **__: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("perennial.serving.orders.os.replace", full)
+        here = plane.post("/v1/rollback", {"agent": "scout"})
+    assert (here.status_code, here.json()["to"]) == (202, "1.0.0")
+    assert "a restart forgets it" in here.json()["note"]
+    assert "restart" not in plane.post("/v1/rollback", {"agent": "scout"}).json()["note"]
 
 
 def test_faults_are_for_drills_alone(plane: Plane) -> None:
@@ -125,8 +144,25 @@ def test_a_drill_is_planted_shown_and_taken_away(drill: Plane) -> None:
     assert drill.post("/v1/predict", body).json()["predictions"][0]["output"] == "world"
     assert drill.post("/v1/faults", {**fault, "kind": "none"}).status_code == 200
     assert drill.post("/v1/predict", body).json()["predictions"][0]["output"] == "sports"
-    for wrong in ({**fault, "kind": "explode"}, {**fault, "rate": 2}, {**fault, "rate": "x"}, {"kind": "wrong"}):
+    for wrong in (
+        {**fault, "kind": "explode"},
+        {**fault, "rate": 2},
+        {**fault, "rate": "x"},
+        {"kind": "wrong"},
+        {**fault, "rate": 10**400},
+        {**fault, "agent": "sco\0ut"},
+        {**fault, "version": "\ud800"},
+    ):
         assert drill.post("/v1/faults", wrong).status_code == 422
+
+
+@pytest.mark.parametrize("sign", ["\0", "\ud800"])
+def test_names_that_no_store_can_hold_are_refused(plane: Plane, sign: str) -> None:
+    plane.world.champion("1.0.0")
+    for body in ({"agent": f"scout{sign}"}, {"agent": "scout", "version": f"1.0.0{sign}"}):
+        answer = plane.post("/v1/rollback", body)
+        assert (answer.status_code, answer.json()["field"]) == (422, list(body)[-1])
+    assert not plane.rolled_back
 
 
 class _Slow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -99,3 +100,37 @@ def test_broken_lines_keep_their_numbers(buffer: MemoryBuffer, tmp_path: Path) -
     assert result.problems[0].startswith("line 3")
     with pytest.raises(UnknownAgent, match="nobody"):
         import_file(tmp_path / "rows.csv", "nobody", buffer=buffer)
+
+
+def test_ids_of_the_file_hold_for_each_of_a_records_labels(buffer: MemoryBuffer, tmp_path: Path) -> None:
+    """One id for two examples would keep the first alone."""
+    both, one = UUID(int=1), UUID(int=2)
+    rows = [{"example_id": str(both), "text": "rates fell", "topic": "money", "worth": 0.5},
+            {"example_id": str(one), "text": "rain", "topic": "weather"},
+            {"example_id": None, "text": "snow", "topic": "weather", "worth": 0.1},
+            {"example_id": "x", "text": "hail", "topic": "weather", "worth": 0.1}]  # fmt: skip
+    path = file(tmp_path, "\n".join(map(json.dumps, rows)), "rows.jsonl")
+    result = import_file(path, "scout", buffer=buffer)
+    assert (result.added, result.rejected) == (5, 2)
+    assert all(problem.startswith("line 4: example_id") for problem in result.problems)
+    ids = {(row.example.task, row.example.input_text): row.example.example_id for row in buffer.state.rows}
+    assert ids["topic", "rain"] == one
+    assert both not in ids.values()
+    assert import_file(path, "scout", buffer=buffer).added == 0
+    # the ids follow from the file's own, not from its bytes
+    again = file(tmp_path, json.dumps(rows[0] | {"url": "https://a.example"}), "again.jsonl")
+    assert import_file(again, "scout", buffer=buffer).added == 0
+
+
+@pytest.mark.parametrize("bare", [0, 1, 2])
+def test_a_record_without_a_label_is_refused_alone(buffer: MemoryBuffer, tmp_path: Path, bare: int) -> None:
+    lines = [f"text {n},{'' if n == bare else 'money'},{'' if n == bare else 0.5}\n" for n in range(3)]
+    result = import_file(file(tmp_path, "text,topic,worth\n" + "".join(lines)), "scout", buffer=buffer)
+    assert (result.added, result.rejected) == (4, 1)
+    assert result.problems[0].startswith(f"line {bare + 2}: task_type is missing")
+
+
+def test_a_named_column_may_be_empty_in_the_first_record(buffer: MemoryBuffer, tmp_path: Path) -> None:
+    path = file(tmp_path, "Body,Grade\nwait,\nrun,high\n")
+    assert import_file(path, "desk", text_column="Body", label_columns=("Grade",), buffer=buffer).added == 2
+    assert stored(buffer) == [("urgency", "run", "high"), ("urgency", "wait", None)]

@@ -96,7 +96,7 @@ def test_no_pair_is_missed_beside_a_comparison_of_all() -> None:
 @pytest.mark.parametrize(
     ("one", "two"),
     [
-        ("Ｆｕｌｌ width", "full WIDTH"), ("Straße am Fluss", "STRASSE AM FLUSS"), ("a\u00a0b  c", "A B C"), ("", ""), ("", "?!"),
+        ("Ｆｕｌｌ width", "full WIDTH"), ("Straße am Fluss", "STRASSE AM FLUSS"), ("a\u00a0b  c", "A B C"), ("", ""), ("?! ", " ?!"),
         ("ok", "OK."), ("猫は窓のそばで眠っている", "猫は窓のそばで眠っている。"),
     ],
 )  # fmt: skip
@@ -105,8 +105,12 @@ def test_case_width_spacing_and_punctuation_do_not_count(one: str, two: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("one", "two"), [("good", "bad"), ("", "x"), ("rates rose by half a point", "rates fell by two points")]
-)
+    ("one", "two"),
+    [
+        ("good", "bad"), ("", "x"), ("rates rose by half a point", "rates fell by two points"), ("", "?!"),
+        ("👍", "👎"), ("👍👍", "👍 👎"), ("+", "-"),
+    ],
+)  # fmt: skip
 def test_what_differs_differs(one: str, two: str) -> None:
     assert near_duplicates([one], [two]) == []
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +16,10 @@ from perennial.domain.words import Arm
 from perennial.errors import FilesRemoved, InvalidExample, RegistryError, UnknownAgent, UntrustedBundle
 from perennial.rollout.machine import Plan
 from perennial.rollout.rows import GatewayRow
+from perennial.rollout.store import REFUSED
 from perennial.serving.errors import ModelFailed, NotServing
 from perennial.serving.gateway import RETRY_REFUSED_SECONDS
-from perennial.serving.orders import Order
+from perennial.serving.orders import Order, Orders
 from perennial.serving.router import share
 from tests.unit.serving.world import PLAN, Fixed, World, in_threads
 
@@ -316,6 +319,51 @@ def test_an_order_that_cannot_be_carried_out_yet_holds_here_and_stops_nobody(
     world.close()
 
 
+def test_a_rollback_here_holds_without_a_place_for_its_order_and_when_it_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path)
+    world.champion("1.0.0")
+    world.champion("1.0.1")
+    world.store.away = True
+
+    def full(self: Path, *_: Any, **__: Any) -> int:
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_text", full)
+        assert world.gateway.roll_back_here("scout", actor="ana", reason="bad") == "1.0.0"
+    assert world.gateway.predict("scout", "topic", ["t"])[0].version == "1.0.0"
+    assert not world.gateway.order_is_kept("scout")
+    assert "No space left" in caplog.text
+    assert not list(tmp_path.glob(".orders*"))
+    assert world.gateway.roll_back_here("scout", actor="bob", reason="is it done?") == "1.0.0"
+    assert world.gateway.order_is_kept("scout")
+    assert [order.actor for order in Orders(tmp_path / "orders.json").all()] == ["ana"]
+    world.close()
+
+
+def test_an_order_that_cannot_be_forgotten_on_disk_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.champion("1.0.0")
+    world.champion("1.0.1")
+    world.store.away = True
+    world.gateway.roll_back_here("scout", actor="ana", reason="bad")
+    world.store.away = False
+
+    def full(*_: Any, **__: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("perennial.serving.orders.os.replace", full)
+    world.champion("1.0.2")
+    assert world.gateway.predict("scout", "topic", ["t"])[0].version == "1.0.2"
+    assert not world.gateway.agents()["scout"]["rolled_back_here"]
+    world.close()
+
+
 def test_a_rollback_here_needs_a_hot_predecessor(world: World) -> None:
     world.champion("1.0.0")
     with pytest.raises(NotServing, match="former champion"):
@@ -326,6 +374,28 @@ def test_models_that_nobody_wants_are_let_go(world: World) -> None:
     for version in ("1.0.0", "1.0.1", "1.0.2", "1.0.3"):
         world.champion(version)
     assert {version for _, version in world.gateway._models} == {"1.0.2", "1.0.3"}
+
+
+def test_the_background_thread_outlives_a_load_that_panics(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a library in Rust raises when it panics is no Exception."""
+
+    class Panic(BaseException):
+        pass
+
+    world.champion("1.0.0")
+    load = world.shelf.load
+
+    def panics(folder: Path) -> Any:
+        if "1.0.1" in str(folder):
+            raise Panic("a secret text")
+        return load(folder)
+
+    monkeypatch.setattr(world.shelf, "load", panics)
+    world.candidate("1.0.1")
+    served = world.gateway.agents()["scout"]
+    assert (served["champion"], served["candidate"]) == ("1.0.0", None)
+    assert REFUSED in served["error"]
+    assert served["error"].endswith("Panic")
 
 
 def test_the_background_thread_outlives_a_surprise(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,9 +126,29 @@ def test_the_script_gets_rows_task_seed_and_the_champions_files_and_no_secret(
     assert bench.bases.path(record["encoder"]["digest"])
 
 
-def test_what_a_killed_training_leaves_lies_in_its_own_folder(write: Write, tmp_path: Path) -> None:
-    """Killed while the script reads the rows: nothing of them in the machine's folder for temporary files."""
-    command = write("pathlib.Path(given.data).with_name('begun').touch()\ntime.sleep(60)\n")
+@pytest.mark.parametrize("text", ["one\u2028two", "one\u2029two", "one\u0085two", "one\x1ctwo", "grüße 👍"])
+def test_a_row_is_one_line_whatever_signs_it_holds(write: Write, tmp_path: Path, bench: Workbench, text: str) -> None:
+    """Python's splitlines, and not only that, ends a line at more signs than the end of a line."""
+    rows = tuple(replace(row, text=f"{text} {row.text}") for row in batch().new)
+    given = replace(batch(), new=rows)
+    reads = "[json.loads(line)['text'] for line in pathlib.Path(given.data).read_text(encoding='utf-8').splitlines()]"
+    own = write(
+        f"if not given.predict:\n    pathlib.Path(given.out, 'm.json').write_text(json.dumps({reads}))\n    sys.exit(0)\n"
+        + READY + LOOP + ANSWER
+    )  # fmt: skip
+    for command, name in ((own, "own"), (Command(), "example")):
+        out = tmp_path / name
+        out.mkdir()
+        made = command.fit(given, None, out, seed=7, bench=bench)
+        assert len(command.load(made.path, bench).predict([rows[0].text])) == 1
+    assert [row.text for row in rows] == json.loads((tmp_path / "own" / "model" / "m.json").read_text())[1:]
+
+
+@pytest.mark.parametrize("probed", [False, True])
+def test_what_a_killed_training_leaves_lies_in_its_own_folder(write: Write, tmp_path: Path, probed: bool) -> None:
+    """Killed while the script reads the rows, or answers the first texts: nothing in the machine's folder for temporary files."""
+    begun_in = "pathlib.Path(given.load, 'begun')" if probed else "pathlib.Path(given.data).with_name('begun')"
+    command = write((TRAIN if probed else "") + f"{begun_in}.touch()\ntime.sleep(60)\n")
     elsewhere, out = tmp_path / "tmp", tmp_path / "work" / "job" / "1" / ".t.0"
     elsewhere.mkdir()
     out.mkdir(parents=True)
@@ -153,7 +173,8 @@ def test_what_a_killed_training_leaves_lies_in_its_own_folder(write: Write, tmp_
         training.kill()
         training.wait()
     assert [path.is_relative_to(out) for path in begun] == [True]
-    assert "secret text" in begun[0].with_name("data.jsonl").read_text()  # gone with the job's folder
+    if not probed:
+        assert "secret text" in begun[0].with_name("data.jsonl").read_text()  # gone with the job's folder
     assert not list(elsewhere.iterdir())
 
 
@@ -210,7 +231,10 @@ def test_a_hanging_training_dies_with_all_that_it_started(write: Write, tmp_path
 
 
 def test_a_training_dies_with_the_task_that_was_killed(write: Write, tmp_path: Path) -> None:
-    write(f"pathlib.Path('{tmp_path}/pid').write_text(str(os.getpid()))\ntime.sleep(300)\n")
+    write(
+        "child = subprocess.Popen(['sleep', '300'])\n"
+        f"pathlib.Path('{tmp_path}/pid').write_text(f'{{os.getpid()}} {{child.pid}}')\ntime.sleep(300)\n"
+    )
     code = (
         "import sys; from pathlib import Path; from perennial.trainers import _child; room = Path(sys.argv[1]);"
         "_child.run([sys.executable, str(room / 'own.py')], room=room, variables=_child.environment(room), seconds=300)"
@@ -222,7 +246,14 @@ def test_a_training_dies_with_the_task_that_was_killed(write: Write, tmp_path: P
         time.sleep(0.02)
     task.kill()
     task.wait()
-    assert gone(int((tmp_path / "pid").read_text()))
+    assert all([gone(int(pid)) for pid in (tmp_path / "pid").read_text().split()])
+
+
+def test_a_script_that_a_signal_ended_is_told_as_a_shell_tells_it(
+    write: Write, tmp_path: Path, bench: Workbench
+) -> None:
+    with pytest.raises(ScriptFailed, match="ended with 137"):
+        fitted(write("os.kill(os.getpid(), 9)\n"), tmp_path, bench)
 
 
 def test_it_is_started_again_after_a_crash_and_left_alone_when_it_keeps_failing(
@@ -251,6 +282,35 @@ def test_it_is_started_again_after_a_crash_and_left_alone_when_it_keeps_failing(
     child = predictor._child.process.pid  # type: ignore[attr-defined]
     del predictor
     assert gone(child)
+
+
+def test_a_line_too_many_is_never_the_answer_to_the_next_question(
+    write: Write, tmp_path: Path, bench: Workbench
+) -> None:
+    answer = "print(json.dumps({'answers': [{'output': text[0], 'confidence': 0.5} for text in texts]}), flush=True)\n"
+    twice = "    if 'twice' in texts[0]:\n        " + answer
+    command = write(
+        TRAIN
+        + f"open('{tmp_path}/starts', 'a').write('.')\n"
+        + READY
+        + LOOP
+        + answer.replace("text[0]", "text[0] if text[0] in 'xy' else 'x'")
+        + twice
+    )
+    made = fitted(command, tmp_path, bench)
+    (tmp_path / "starts").write_text("")
+    predictor = command.load(made.path, bench)
+    found = []
+    for text in ("x one", "x twice", "y three", "x four", "y five"):
+        found.append(predictor.predict([text])[0].output)
+        time.sleep(0.1)  # a line too many may come a little later than the one before it
+    assert found == ["x", "x", "y", "x", "y"]
+    assert (tmp_path / "starts").read_text() == ".."
+    child = predictor._child  # type: ignore[attr-defined]
+    child._left += b"more"
+    with pytest.raises(ScriptFailed, match="more than one line for a question"):
+        child.ask(b"{}\n", 1.0)
+    predictor.close()  # type: ignore[attr-defined]
 
 
 def test_a_version_answers_with_its_own_script_whatever_became_of_the_file(
