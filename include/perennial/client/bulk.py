@@ -46,11 +46,14 @@ def add_examples(
     Mappings may use any field name that files may use. Raises StoreUnavailable when the store went away; what was added until
     then stays, and records that carry an ``example_id`` may be sent again.
     """
-    numbered: Iterator[_Given] = (
-        (f"record {number}", vars(one) if isinstance(one, TrainingExample) else one, "")
-        for number, one in enumerate(examples, 1)
-    )
+    numbered = (_given(f"record {number}", one) for number, one in enumerate(examples, 1))
     return _load(numbered, Source.EXAMPLE, {}, *_store(buffer))
+
+
+def _given(name: str, one: object) -> _Given:
+    if isinstance(one, TrainingExample):
+        return name, vars(one), ""
+    return (name, one, "") if isinstance(one, Mapping) else (name, None, "is neither a TrainingExample nor a mapping")
 
 
 def import_file(
@@ -121,7 +124,7 @@ def _load(
         for name, record, problem in chunk:
             try:
                 if record is None:
-                    raise InvalidExample("record", problem, "the rest of the file was read")
+                    raise InvalidExample("record", problem, "the rest was taken")
                 examples.append(door.check_record(record, source=source, defaults=defaults))
             except InvalidExample as error:
                 totals["rejected"] += 1

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from perennial.client import import_file
+from perennial.client import add_examples, import_file
 from perennial.errors import SourceError, UnknownAgent
 from perennial.ingest.memory import MemoryBuffer
 
@@ -92,6 +92,14 @@ def test_records_that_name_agent_or_task_go_there(buffer: MemoryBuffer, tmp_path
     assert (result.added, result.rejected) == (2, 1)
     assert result.problems[0].startswith("line 3: task_type")
     assert stored(buffer) == [("topic", "a", "x"), ("urgency", "b", "high")]
+
+
+def test_what_is_no_example_is_refused_alone(buffer: MemoryBuffer) -> None:
+    row = {"agent": "desk", "task": "urgency", "text": "wait", "label": "high"}
+    given: Any = [row, 5, None, {**row, "text": "run"}]
+    told = add_examples(given, buffer=buffer)
+    assert (told.added, told.rejected) == (2, 2)
+    assert told.problems[0].startswith("record 2: ")
 
 
 def test_broken_lines_keep_their_numbers(buffer: MemoryBuffer, tmp_path: Path) -> None:
