@@ -75,8 +75,8 @@ def tell(context: Mapping[str, Any], planned: Sequence[Mapping[str, Any]] | None
     ports = task_ports()
     told = []
     for one in planned or ():
-        job = ports.buffer.job_of_run(str(one["trigger_run_id"]))
         name = str(one["trigger_dag_id"]).removeprefix("train_")
+        job = ports.buffer.job_of_run(name, str(one["trigger_run_id"]))
         told.append(job.note if job is not None and job.note else f"{name}: nothing to train")
     note = " · ".join(told) or "no agent had anything new"
     note_run(context, note)

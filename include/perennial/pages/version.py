@@ -127,11 +127,13 @@ def _of_run(ports: Ports, dag_id: str, run: str) -> tuple[str, str]:
     if not run:
         return agent, ""
     if kind == "rollout":
-        row = ports.rollouts.of_run(run)
-        return (row.agent, row.version) if row is not None else (agent, "")
-    job = ports.buffer.job_of_run(run)
+        row = ports.rollouts.of_run(agent, run)
+        return agent, row.version if row is not None else ""
+    if kind != "train":
+        return "", ""
+    job = ports.buffer.job_of_run(agent, run)
     if job is None:
-        return (agent if kind == "train" else ""), ""
+        return agent, ""
     if job.version:
         return job.agent, job.version
     judged = ports.ledger.gate_report(job.job_id) is not None
