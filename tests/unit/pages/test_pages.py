@@ -64,17 +64,20 @@ def test_the_fleet_in_numbers(world: PagesWorld) -> None:
 def test_what_starts_the_next_training() -> None:
     night = NOW.replace(hour=2, minute=0)
 
-    def told(paused: bool = False, breaker: bool = False, running: bool = False, **due: Any) -> str:
+    def told(paused: bool = False, breaker: str = "", waits: str = "", running: bool = False, **due: Any) -> str:
         given = {"due": False, "reason": None, "waiting": 10, "corrections": 0, "threshold": 50, **due}
         standing = Standing(agent="scout", running=running, due=None if running else Due(**given))
-        return fleet.next_trigger(standing, paused=paused, breaker=breaker, night=night)
+        return fleet.next_trigger(standing, paused=paused, breaker=breaker, waits=waits, night=night)
 
     assert told() == "40 more rows, or the night at 02:00"
     assert told(waiting=49) == "1 more row, or the night at 02:00"
     assert told(running=True) == "after the training that runs now"
     assert told(due=True, reason="threshold") == "now"
-    assert told(due=True, reason="threshold", breaker=True) == "a correction, a request, or the night at 02:00"
-    assert told(due=True, reason="correction", breaker=True) == "now"
+    assert (
+        told(due=True, reason="threshold", breaker="b", waits="b") == "a correction, a request, or the night at 02:00"
+    )
+    assert told(due=True, reason="correction", breaker="b") == "now"
+    assert told(due=True, reason="threshold", waits="the budget is spent") == "nothing now: the budget is spent"
     assert told(due=True, reason="correction", paused=True) == "nothing while it is paused"
 
 
@@ -88,6 +91,39 @@ def test_a_breaker_that_is_open_is_said(world: PagesWorld) -> None:
     assert scout.next.startswith("a correction, a request")
     page = world.client().get("/fleet").text
     assert "stopped" in Seen(page).text
+
+
+def test_an_agent_that_is_due_and_may_not_train_says_why_instead_of_now() -> None:
+    world = make_pages_world(full=False)
+    world.dags.set_paused("train_desk", False)
+    world.release("desk", "1.0.0")
+    world.canary("desk", "1.0.0")
+    world.add("desk", "topic", [f"text {number}" for number in range(60)])
+    desk = _fleet(world)["desk"]
+    assert desk.next == "nothing now: its first version 1.0.0 is still in rollout"
+    shown = Seen(world.client().get("/fleet").text).text
+    assert fleet._due_words(desk) == ("waits", "warn", "its first version 1.0.0 is still in rollout")
+    assert "nothing now: its first version 1.0.0 is still in rollout" in shown
+    assert "0 due" in shown
+
+
+def test_a_breaker_that_is_open_beside_a_candidate_is_said_when_the_agent_is_due() -> None:
+    world = make_pages_world(full=False)
+    world.dags.set_paused("train_scout", False)
+    world.release("scout", "1.0.0")
+    world.serve("scout", "1.0.0")
+    for _ in range(5):
+        world.clock.move(1)
+        world.ledger.add_gate_report(
+            agent="scout", job_id=uuid4(), attempt=1, content_digest="x", action="hold", report=gate_report("hold")
+        )
+    world.clock.move(1)
+    world.release("scout", "1.0.1")
+    world.canary("scout", "1.0.1")
+    world.add("scout", "topic", [f"text {number}" for number in range(60)])
+    scout = _fleet(world)["scout"]
+    assert "5 candidates in a row were refused" in scout.breaker
+    assert scout.next.startswith("a correction, a request")
 
 
 def test_made_up_task_names_share_one_line(world: PagesWorld) -> None:
