@@ -11,7 +11,10 @@ from uuid import uuid4
 import pytest
 from starlette.testclient import TestClient
 
+from perennial.domain.job import JobRequest
+from perennial.domain.words import JobStatus
 from perennial.errors import InvalidExample, NotConfigured, RolloutError, StoreUnavailable
+from perennial.fleet.agent import Gates
 from perennial.flows.training_switch import switch_training
 from perennial.ingest.results import Due
 from perennial.pages import explain, fleet, version
@@ -191,6 +194,32 @@ def test_a_version_with_what_judged_it(world: PagesWorld) -> None:
         "too few rows",
     ):
         assert told in text, told
+
+
+def test_a_question_waits_as_long_as_somebody_may_answer_it(world: PagesWorld) -> None:
+    world.add("desk", "topic", ["a", "b", "c"])
+    job = world.buffer.open_job(JobRequest(agent="desk", run_id="asks"))
+    attempt = world.buffer.start_attempt(job, 3600.0)
+    assert attempt is not None
+    world.buffer.claim("desk", job, attempt, 10)
+    digest = "ab" * 32
+    given: dict[str, Any] = {"agent": "desk", "job_id": job, "attempt": attempt, "content_digest": digest}
+    world.ledger.add_gate_report(**given, action="approve", report=gate_report("approve", "asks"))
+    world.ledger.ask(**given, version="1.0.0", requested_by="", body_digest="00")
+
+    def approval() -> str:
+        return Seen(world.client().get(f"/version?agent=desk&version={job}").text).text
+
+    assert "Answer in Airflow" in approval()
+    two = replace(world.fleet.agent("desk"), gates=Gates(two_person=True))
+    members = tuple(replace(one, agent=two if one.agent.name == "desk" else one.agent) for one in world.fleet.members)
+    world.ports = replace(world.ports, fleet=lambda: replace(world.fleet, members=members))
+    world.ledger.add_approval(**given, version="1.0.0", decision="approve", actor="ana", comment="fine")
+    assert "ana" in approval()
+    assert "Answer in Airflow" in approval()
+    world.buffer.give_back(job, attempt, refused=False, reason="failed: stopped")
+    world.buffer.finish(job, attempt, JobStatus.FAILED, note="3 rows given back")
+    assert "Answer in Airflow" not in approval()
 
 
 @pytest.mark.req("K35")

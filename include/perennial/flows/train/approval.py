@@ -125,9 +125,9 @@ def record_decision(
     return {"approved": count >= needed, "actor": actor, "why": why, "again": count < needed and attributable}
 
 
-def open_questions(ports: Ports, agent: str | None = None) -> tuple[Question, ...]:
-    """Questions that still wait for somebody, newest first; of one agent, or of all. Asked by the command line."""
-    return tuple(asked for asked in ports.ledger.questions(agent=agent) if _is_open(ports, asked))
+def open_questions(ports: Ports, agent: str | None = None, job_id: UUID | None = None) -> tuple[Question, ...]:
+    """Questions that still wait for somebody, newest first; of one agent, of one job, or of all."""
+    return tuple(asked for asked in ports.ledger.questions(agent=agent, job_id=job_id) if _is_open(ports, asked))
 
 
 def _is_open(ports: Ports, asked: Question) -> bool:
