@@ -34,7 +34,9 @@ with DAG(
 with DAG(
     dag_id="report_promotions",
     description="Writes a page per agent whenever it serves another version",
-    schedule=timedelta(minutes=1),  # one run waits at a time; the next begins where it ended
+    schedule=timedelta(
+        minutes=1
+    ),  # one run waits at a time; the next counts from its start, and may see its promotion once more
     max_active_runs=1,
     catchup=False,
     is_paused_upon_creation=False,
@@ -51,7 +53,7 @@ with DAG(
         return write_promotion_page(promoted)
 
     changed = ModelPromotedSensor(
-        task_id="model_promoted", since="{{ prev_end_date_success or '' }}", timeout=86_400.0, soft_fail=True,
+        task_id="model_promoted", since="{{ prev_start_date_success or '' }}", timeout=86_400.0, soft_fail=True,
         execution_timeout=timedelta(days=1),
     )  # fmt: skip
     promotion_page(changed.output)

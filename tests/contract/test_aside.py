@@ -15,7 +15,7 @@ from perennial.domain.origin import LABEL_CONFLICT, NEW_LABEL, SOURCE_CAP
 from perennial.domain.words import JSON, AsideAction, JobStatus, Priority, Source, State
 from perennial.errors import AsideRefused
 from perennial.ingest.admit import Admitted, Refused
-from perennial.ingest.aside import NEWEST, AsideKey, AsideOrder, AsideStore, PostgresAside
+from perennial.ingest.aside import MOST_GROUPS, NEWEST, AsideGroup, AsideKey, AsideOrder, AsideStore, PostgresAside
 from perennial.ingest.memory import MemoryBuffer
 from perennial.ingest.memory_aside import MemoryAside
 from perennial.storage.database import Database
@@ -99,6 +99,20 @@ def test_groups_and_totals_tell_why_and_how_many(desk: Desk) -> None:
     }  # fmt: skip
     totals = {(one.agent, one.state.value): one.rows for one in desk.aside.totals()}
     assert totals == {("scout", "held"): 3, ("scout", "quarantined"): 3, ("scout", "unlabelled"): 1}
+
+
+def test_many_made_up_tasks_hide_no_other_state_and_a_group_is_found_by_its_rows(desk: Desk) -> None:
+    desk.held(["a", "b"])
+    desk.store.buffer.add_many([row("x", task=f"made_up_{number:03}") for number in range(MOST_GROUPS + 5)])
+    desk.store.buffer.add_many([row("no label", None)])
+    desk.store.admit()
+    found = desk.counted()
+    assert sum(state == "quarantined" for state, _, _ in found) == MOST_GROUPS
+    assert (found["held", TASK, SOURCE_CAP], found["unlabelled", TASK, ""]) == (2, 1)
+    left_out = AsideKey(state=State.QUARANTINED, task=f"made_up_{MOST_GROUPS + 4}", code="unknown_task")
+    assert (left_out.state.value, left_out.task, left_out.code) not in found
+    assert desk.aside.group("scout", left_out) == AsideGroup(key=left_out, rows=1)
+    assert desk.aside.group("scout", AsideKey(state=State.HELD, task=TASK, code="unknown_task")) is None
 
 
 def test_pages_of_rows_follow_each_other_without_gap_or_repeat(desk: Desk) -> None:

@@ -612,6 +612,24 @@ def test_a_run_adopts_the_request_that_it_names(store: Store) -> None:
         store.buffer.open_job(JobRequest(agent="scout", run_id="api__8", job_id=asked))
 
 
+def test_runs_of_two_agents_may_bear_one_id_and_each_has_its_own_job(store: Store) -> None:
+    scout, desk = (JobRequest(agent=agent, run_id="release-2026-11-21") for agent in ("scout", "desk"))
+    first, second = store.buffer.open_job(scout), store.buffer.open_job(desk)
+    assert first != second
+    assert (store.buffer.open_job(scout), store.buffer.open_job(desk)) == (first, second)
+    for agent, job_id in (("scout", first), ("desk", second)):
+        job = store.buffer.job_of_run(agent, "release-2026-11-21")
+        assert job is not None
+        assert (job.job_id, job.agent) == (job_id, agent)
+
+
+def test_a_run_does_not_adopt_the_request_of_another_agent(store: Store) -> None:
+    asked = store.buffer.request_training("scout")
+    with pytest.raises(StoreError, match="another agent"):
+        store.buffer.open_job(JobRequest(agent="desk", run_id="api__7", job_id=asked))
+    assert store.buffer.run_of_job(asked) == str(asked)
+
+
 def test_a_running_agent_is_not_announced_and_a_dead_one_is(store: Store) -> None:
     store.buffer.add(correction("Rates fell.", "good"))
     job_id, attempt = store.start()
@@ -728,7 +746,7 @@ def test_holdout_rows_that_came_with_a_held_batch_judge_nobody(store: Store) -> 
     store.buffer.add_many([row(f"clean {number}") for number in range(40)])
     store.train("run1")
     clean = store.buffer.holdout("scout", TASK, datetime.now(UTC), 1000)
-    first = store.buffer.job_of_run("run1")
+    first = store.buffer.job_of_run("scout", "run1")
     assert first is not None
     assert {one.job_id for one in clean} == {first.job_id}  # who came in with which training
     store.buffer.add_many([row(f"flipped {number}", "bad") for number in range(40)])
@@ -876,8 +894,8 @@ def test_the_record_of_a_job_grows(store: Store) -> None:
     store.buffer.update_job_record(job_id, attempt, dataset={"replay": 5})
     assert store.buffer.job(job_id).dataset == {"new": 3, "replay": 5}
     assert store.buffer.job(job_id).config == {"seed": 1}
-    assert store.buffer.job_of_run("run1") == store.buffer.job(job_id)
-    assert store.buffer.job_of_run("no such run") is None
+    assert store.buffer.job_of_run("scout", "run1") == store.buffer.job(job_id)
+    assert store.buffer.job_of_run("scout", "no such run") is None
     assert store.buffer.job_started(job_id) >= store.buffer.job(job_id).created_at
 
 

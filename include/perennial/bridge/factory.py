@@ -69,7 +69,7 @@ A newer candidate supersedes this one. After 100 % `rollout_watch` keeps watchin
 
 With too little traffic to tell, a step reverts, asks a person, or decides on the offline evidence, as the agent says. A rollout that
 waits for a person or for the end of a freeze window has no running task: it keeps its share, and `rollout_watch` looks after it.
-**Trigger** this DAG with a `decision` and a `reason` to abort the open rollout or to promote it now.
+**Trigger** this DAG with a `decision`, a `reason` and the `version` that you mean to abort the open rollout or to promote it now.
 """
 
 
@@ -238,7 +238,9 @@ def _rollout_params() -> dict[str, Param]:
         ),
         "reason": Param("", type="string", description="Why; a decision needs one, and it is audited with your name"),
         "version": Param(
-            "", type="string", description="The version that you mean; another one by now: nothing happens"
+            "",
+            type="string",
+            description="The version that you mean; a decision needs it. Another one by now: nothing happens",
         ),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from http.client import HTTPException
 from typing import Any
 
 from perennial.bridge.hooks import task_ports
@@ -48,7 +49,7 @@ def awake(names: Sequence[str]) -> list[str]:
     dag_ids = {name: train_dag_id(name) for name in names}
     try:
         paused = paused_dags(load_settings(), dag_ids.values())
-    except (OSError, ValueError, KeyError, NotConfigured) as error:
+    except (OSError, HTTPException, ValueError, KeyError, NotConfigured) as error:
         logger.warning("Airflow does not say which DAGs are paused: %s: %s", type(error).__name__, error)
         return list(names)
     return [name for name in names if dag_ids[name] not in paused]
@@ -75,8 +76,8 @@ def tell(context: Mapping[str, Any], planned: Sequence[Mapping[str, Any]] | None
     ports = task_ports()
     told = []
     for one in planned or ():
-        job = ports.buffer.job_of_run(str(one["trigger_run_id"]))
         name = str(one["trigger_dag_id"]).removeprefix("train_")
+        job = ports.buffer.job_of_run(name, str(one["trigger_run_id"]))
         told.append(job.note if job is not None and job.note else f"{name}: nothing to train")
     note = " · ".join(told) or "no agent had anything new"
     note_run(context, note)

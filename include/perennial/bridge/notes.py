@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Mapping
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
@@ -25,7 +26,7 @@ def note_run(context: Mapping[str, Any], text: str) -> None:
     run = context["dag_run"]
     try:
         write_note(load_settings(), run.dag_id, run.run_id, text)
-    except (OSError, ValueError, KeyError, NotConfigured) as error:
+    except (OSError, HTTPException, ValueError, KeyError, NotConfigured) as error:
         logger.warning("the note of %s %s was not written: %s: %s", run.dag_id, run.run_id, type(error).__name__, error)
 
 
@@ -44,7 +45,10 @@ def told(counts: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def paused_dags(settings: Settings, dag_ids: Collection[str]) -> frozenset[str]:
-    """Which of these DAGs are paused, as Airflow's REST API tells the machine user. OSError when it is away, NotConfigured without one."""
+    """Which of these DAGs are paused, as Airflow's REST API tells the machine user.
+
+    OSError or HTTPException when it is away, NotConfigured without one.
+    """
     found = set()
     for dag_id in dag_ids:
         try:
@@ -59,7 +63,10 @@ def paused_dags(settings: Settings, dag_ids: Collection[str]) -> frozenset[str]:
 
 
 def write_note(settings: Settings, dag_id: str, run_id: str, text: str) -> None:
-    """PATCH the note of one run as the machine user. Raises OSError when Airflow is away or refuses, NotConfigured without a password."""
+    """PATCH the note of one run as the machine user.
+
+    OSError or HTTPException when Airflow is away or refuses, NotConfigured without a password.
+    """
     path = f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns/{quote(run_id, safe='')}"
     _as_machine(settings, "PATCH", path, {"note": text[:_LONGEST]})
 

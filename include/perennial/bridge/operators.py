@@ -80,7 +80,7 @@ class ClaimOperator(_SkippingOperator):
         request = request_of(self.agent, context)
         ref = train.claim(ports, request)
         if ref is None:
-            job = ports.buffer.job_of_run(request.run_id)
+            job = ports.buffer.job_of_run(request.agent, request.run_id)
             reason = f"{self.agent}: {job.note if job is not None and job.note else 'nothing is due any more'}"
             note_run(context, reason)
             raise AirflowSkipException(reason)

@@ -146,7 +146,8 @@ class ModelPromotedSensor(_PerennialSensor):
     Returns ``[{"agent": ..., "version": ..., "previous": ...}]``.
 
     :param since: (templated) the moment after which a promotion counts, ISO 8601; empty: when the sensor starts.
-        ``{{ prev_end_date_success or '' }}`` loses none between two runs of one DAG.
+        ``{{ prev_start_date_success or '' }}`` loses none between two runs of one DAG; what the run before saw may come once more.
+        (With its end instead, a promotion between its last look and its end would be lost.)
     """
 
     template_fields: Sequence[str] = ("agents", "since")

@@ -112,12 +112,13 @@ def decide_if_asked(agent: str, context: Any) -> None:
     decision = RolloutDecision(form.get("decision") or RolloutDecision.NONE)
     if decision is RolloutDecision.NONE:
         return
-    from perennial.flows.decide import decide
+    from perennial.flows.decide import decide, named
     from perennial.guard.said import said
 
+    ports = task_ports()
     done = decide(
-        task_ports(), agent, decision, actor=str(context["dag_run"].triggering_user_name or ""),
-        reason=said(str(form.get("reason") or "")), version=str(form.get("version") or ""),
+        ports, agent, decision, actor=str(context["dag_run"].triggering_user_name or ""),
+        reason=said(str(form.get("reason") or "")), version=named(ports, agent, str(form.get("version") or "")),
     )  # fmt: skip
     note_run(context, done["note"])
     raise AirflowSkipException(done["note"])

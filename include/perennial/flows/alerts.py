@@ -100,8 +100,9 @@ def _runs(ports: Ports) -> Iterator[Cause]:
     if ports.runs is None:
         return
     for dag, run in ports.runs.failed(datetime.now(UTC) - LATELY):
-        job = ports.buffer.job_of_run(run)
-        rollout = ports.rollouts.of_run(run)
+        kind, _, agent = dag.partition("_")
+        job = ports.buffer.job_of_run(agent, run) if kind == "train" else None
+        rollout = ports.rollouts.of_run(agent, run) if kind == "rollout" else None
         if job is not None and job.status is not JobStatus.PENDING:
             continue
         if rollout is not None and rollout.state is RolloutState.REVERTED:

@@ -38,6 +38,18 @@ def decide(
     raise RolloutError("nothing was decided; choose abort or promote")
 
 
+def named(ports: Ports, agent: str, version: str) -> str:
+    """The version that a form means. RolloutError for an empty one: a run that is repeated would decide about whatever is open by then."""
+    if version.strip():
+        return version.strip()
+    row = ports.rollouts.latest(agent)
+    if row is None or row.state not in OPEN:
+        raise RolloutError(f"the form names no version, and no rollout of {agent} is open; nothing was decided")
+    raise RolloutError(
+        f"the form names no version; trigger a new run and type {row.version} as its version, if you mean the open candidate"
+    )
+
+
 def _abort(ports: Ports, row: RolloutRow, actor: str, reason: str) -> dict[str, Any]:
     words = f"aborted by {actor}: {reason}"
     if not (row.state is RolloutState.REVERTED and row.reason == words):

@@ -17,6 +17,7 @@ from perennial.ingest.aside import (
     MOST_COUNTED,
     NEWEST,
     UNKNOWN_TASK,
+    AsideGroup,
     AsideKey,
     AsideOrder,
     AsideRow,
@@ -138,14 +139,21 @@ def overview(ports: Ports) -> list[AgentPiles]:
 def piles(ports: Ports, agent: str) -> list[Pile]:
     """The agent's groups with their explanation and what may be done with them; the largest of each state first."""
     groups = sorted(aside_of(ports).groups(agent), key=lambda one: (ASIDE.index(one.key.state), -one.rows))
-    return [
-        Pile(
-            key=one.key, rows=min(one.rows, MOST_COUNTED), more=one.rows > MOST_COUNTED,
-            why=meaning(one.key.state, one.key.code), release_refused=refusal(AsideAction.RELEASE, one.key),
-            drop_refused=refusal(AsideAction.DROP, one.key),
-        )
-        for one in groups
-    ]  # fmt: skip
+    return [_pile(one) for one in groups]
+
+
+def pile(ports: Ports, agent: str, key: AsideKey) -> Pile | None:
+    """One group of the agent, also where ``piles`` leaves it out; None when no row is in it."""
+    found = aside_of(ports).group(agent, key)
+    return None if found is None else _pile(found)
+
+
+def _pile(one: AsideGroup) -> Pile:
+    return Pile(
+        key=one.key, rows=min(one.rows, MOST_COUNTED), more=one.rows > MOST_COUNTED,
+        why=meaning(one.key.state, one.key.code), release_refused=refusal(AsideAction.RELEASE, one.key),
+        drop_refused=refusal(AsideAction.DROP, one.key),
+    )  # fmt: skip
 
 
 def set_aside(

@@ -43,7 +43,7 @@ def verify(ports: Ports, agent: str, run_id: str) -> dict[str, Any] | None:
     champion keeps serving.
     """
     waiting = ports.ledger.newest_unserved(agent)
-    row = ports.rollouts.of_run(run_id)
+    row = ports.rollouts.of_run(agent, run_id)
     if row is None:
         if waiting is None:
             return None

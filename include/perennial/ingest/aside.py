@@ -27,7 +27,7 @@ ASIDE = (State.QUARANTINED, State.HELD, State.UNLABELLED)
 UNKNOWN_TASK = "unknown_task"
 NEWEST = 2**63 - 1  # above every row's number: the first page
 MOST_COUNTED = 10_000  # a count is exact up to here
-MOST_GROUPS = 200
+MOST_GROUPS = 200  # of one state that are listed
 LETTERS = 400  # of a text that a page shows
 
 
@@ -119,7 +119,11 @@ class AsideStore(Protocol):
         ...
 
     def groups(self, agent: str) -> list[AsideGroup]:
-        """The agent's groups, by state, task and reason; at most ``MOST_GROUPS``."""
+        """The agent's groups, by state, task and reason; at most ``MOST_GROUPS`` of each state."""
+        ...
+
+    def group(self, agent: str, key: AsideKey) -> AsideGroup | None:
+        """One group with its size, listed or not; None when no row is in it."""
         ...
 
     def rows(self, agent: str, *, key: AsideKey | None = None, before: int = NEWEST, limit: int = 50) -> list[AsideRow]:
@@ -220,6 +224,11 @@ class PostgresAside:
             AsideGroup(key=AsideKey(state=State(row["state"]), task=row["task"], code=row["code"]), rows=row["rows"])
             for row in self._all("aside_groups", values)
         ]
+
+    def group(self, agent: str, key: AsideKey) -> AsideGroup | None:
+        """See ``AsideStore``."""
+        (row,) = self._all("aside_group", {"agent": agent, "most": MOST_COUNTED, **_key_values(key)})
+        return AsideGroup(key=key, rows=row["rows"]) if row["rows"] else None
 
     def rows(self, agent: str, *, key: AsideKey | None = None, before: int = NEWEST, limit: int = 50) -> list[AsideRow]:
         """See ``AsideStore``."""

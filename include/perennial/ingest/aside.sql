@@ -22,25 +22,31 @@ CROSS JOIN LATERAL (SELECT count(*)::integer AS n FROM (
     LIMIT %(most)s + 1) counted) c
 WHERE c.n > 0 ORDER BY a.agent, s.state
 -- name: aside_groups
--- Hops from one (state, task, reason) to the next on examples_aside_groups instead of reading all rows; each group is counted up to `most`.
+-- Hops from one (task, reason) of a state to the next on examples_aside_groups instead of reading all rows; each group is counted up to
+-- `most`. Each state has its own `groups`: made-up task names, which are quarantined, hide nothing that is held.
 WITH RECURSIVE found AS (
-    (SELECT e.state, e.task, e.aside AS code FROM perennial.examples e
-     WHERE e.agent = %(agent)s AND e.aside IS NOT NULL
-     ORDER BY e.state, e.task, e.aside LIMIT 1)
+    SELECT s.state, b.task, b.code, 1 AS place
+    FROM unnest('{unlabelled,quarantined,held}'::perennial.example_state[]) AS s (state) CROSS JOIN LATERAL (
+        SELECT e.task, e.aside AS code FROM perennial.examples e
+        WHERE e.agent = %(agent)s AND e.state = s.state AND e.aside IS NOT NULL ORDER BY e.task, e.aside LIMIT 1) b
     UNION ALL
-    SELECT n.state, n.task, n.code FROM found f CROSS JOIN LATERAL (
-        SELECT e.state, e.task, e.aside AS code FROM perennial.examples e
-        WHERE e.agent = %(agent)s AND e.aside IS NOT NULL AND (e.state, e.task, e.aside) > (f.state, f.task, f.code)
-        ORDER BY e.state, e.task, e.aside LIMIT 1) n
-), first AS (
-    SELECT * FROM found LIMIT %(groups)s
+    SELECT f.state, n.task, n.code, f.place + 1 FROM found f CROSS JOIN LATERAL (
+        SELECT e.task, e.aside AS code FROM perennial.examples e
+        WHERE e.agent = %(agent)s AND e.state = f.state AND e.aside IS NOT NULL AND (e.task, e.aside) > (f.task, f.code)
+        ORDER BY e.task, e.aside LIMIT 1) n
+    WHERE f.place < %(groups)s
 )
-SELECT f.state::text AS state, f.task, f.code, c.n AS rows FROM first f
+SELECT f.state::text AS state, f.task, f.code, c.n AS rows FROM found f
 CROSS JOIN LATERAL (SELECT count(*)::integer AS n FROM (
     SELECT 1 FROM perennial.examples e
     WHERE e.agent = %(agent)s AND e.state = f.state AND e.task = f.task AND e.aside = f.code
     LIMIT %(most)s + 1) counted) c
 ORDER BY f.state, f.task, f.code
+-- name: aside_group
+SELECT count(*)::integer AS rows FROM (
+    SELECT 1 FROM perennial.examples
+    WHERE agent = %(agent)s AND state = %(state)s::perennial.example_state AND task = %(task)s AND aside = %(code)s
+    LIMIT %(most)s + 1) counted
 -- name: aside_newest
 -- What is quarantined may still hold personal data in text and label, so neither is read. Texts are cut: a page shows a beginning.
 SELECT id AS number, example_id, task, state::text AS state, reason, priority, correction, source, source_id, refusals, created_at, added_at,

@@ -4,9 +4,10 @@ VALUES (%(job_id)s, %(agent)s, %(run_id)s, %(reason)s, %(mode)s, %(forced)s, %(r
 ON CONFLICT DO NOTHING RETURNING job_id
 -- name: adopt_job
 -- A request was waiting under this id: the run that now carries it out writes its own id on it.
-UPDATE perennial.jobs SET run_id = %(run_id)s WHERE job_id = %(job_id)s AND status = 'pending' RETURNING job_id
+UPDATE perennial.jobs SET run_id = %(run_id)s WHERE job_id = %(job_id)s AND agent = %(agent)s AND status = 'pending'
+RETURNING job_id
 -- name: job_of_run
-SELECT * FROM perennial.jobs WHERE run_id = %(run_id)s
+SELECT * FROM perennial.jobs WHERE run_id = %(run_id)s AND agent = %(agent)s
 -- name: job
 SELECT * FROM perennial.jobs WHERE job_id = %(job_id)s
 -- name: lock_job

@@ -49,7 +49,14 @@ class MemoryAside:
         with self._state.lock:
             found = Counter(_key(row) for row in self._state.of(agent) if row.state in ASIDE)
         order = sorted(found.items(), key=lambda item: (_PLACE[item[0].state], item[0].task, item[0].code))
-        return [AsideGroup(key=key, rows=min(n, MOST_COUNTED + 1)) for key, n in order[:MOST_GROUPS]]
+        listed = [one for state in _PLACE for one in [one for one in order if one[0].state is state][:MOST_GROUPS]]
+        return [AsideGroup(key=key, rows=min(n, MOST_COUNTED + 1)) for key, n in listed]
+
+    def group(self, agent: str, key: AsideKey) -> AsideGroup | None:
+        """See ``AsideStore``."""
+        with self._state.lock:
+            found = sum(row.state in ASIDE and _key(row) == key for row in self._state.of(agent))
+        return AsideGroup(key=key, rows=min(found, MOST_COUNTED + 1)) if found else None
 
     def rows(self, agent: str, *, key: AsideKey | None = None, before: int = NEWEST, limit: int = 50) -> list[AsideRow]:
         """See ``AsideStore``."""

@@ -12,7 +12,7 @@ from perennial.domain.job import JobRequest
 from perennial.domain.words import JobStatus, Mode, Priority, Reason, State
 from perennial.errors import StaleClaim, StoreError
 from perennial.ingest.memory_rows import MemoryState, Row, now
-from perennial.ingest.postgres_jobs import MOST_REFUSALS, WITH_HELD_BATCH, config_of, job_id_of
+from perennial.ingest.postgres_jobs import MOST_REFUSALS, TAKEN, WITH_HELD_BATCH, config_of, job_id_of
 from perennial.ingest.results import Due, Job
 
 _RUNNING = (JobStatus.VALIDATING, JobStatus.TRAINING, JobStatus.EVALUATING)
@@ -27,14 +27,14 @@ class MemoryJobs:
     def open_job(self, request: JobRequest) -> UUID:
         """The job of a run, made when it is not there."""
         with self.state.lock:
-            known = self.job_of_run(request.run_id)
+            known = self.job_of_run(request.agent, request.run_id)
             if known is not None:
                 return known.job_id
-            job_id = request.job_id or job_id_of(request.run_id)
+            job_id = request.job_id or job_id_of(request.agent, request.run_id)
             waiting = self.state.jobs.get(job_id)
             if waiting is not None:
-                if waiting.status is not JobStatus.PENDING:
-                    raise StoreError(f"job {job_id} belongs to another run already; start a run without job_id")
+                if waiting.agent != request.agent or waiting.status is not JobStatus.PENDING:
+                    raise StoreError(TAKEN.format(job_id))
                 return self.state.change_job(job_id, run_id=request.run_id).job_id
             self._new_job(job_id, request.agent, request.run_id, request, config_of(request))
             return job_id
@@ -326,9 +326,10 @@ class MemoryJobs:
             raise StoreError(f"job {job_id} is not there")
         return self.state.jobs[job_id]
 
-    def job_of_run(self, run_id: str) -> Job | None:
-        """The job that a run carries out, or None."""
-        return next((job for job in self.state.jobs.values() if job.run_id == run_id), None)
+    def job_of_run(self, agent: str, run_id: str) -> Job | None:
+        """The job that a run of the agent carries out, or None."""
+        found = (job for job in self.state.jobs.values() if (job.agent, job.run_id) == (agent, run_id))
+        return next(found, None)
 
     def run_of_job(self, job_id: UUID) -> str:
         """The run of a job."""

@@ -22,16 +22,23 @@ if TYPE_CHECKING:
 
 WITH_HELD_BATCH = "held with its batch"  # marks holdout rows that no evaluation reads until a person releases them
 MOST_REFUSALS = 2  # after this many refused candidates a row waits for a person
+TAKEN = "job {} belongs to another run or to another agent already; start a run without job_id"
 _STALE = "this attempt lost its job to another one or to its lease; it must stop and write nothing"
 
 
-def job_id_of(run_id: str) -> UUID:
-    """The job id of a run, the same whenever it is asked for.
+def job_id_of(agent: str, run_id: str) -> UUID:
+    """The job id of an agent's run, the same whenever it is asked for. Airflow keeps run ids apart within one DAG only.
 
-    >>> job_id_of("manual__1") == job_id_of("manual__1")
+    >>> job_id_of("scout", "manual__1") == job_id_of("scout", "manual__1") != job_id_of("desk", "manual__1")
     True
     """
-    return uuid5(NAMESPACE_URL, f"perennial:run:{run_id}")
+    return uuid5(NAMESPACE_URL, f"perennial:run:{agent}:{run_id}")
+
+
+def own_id(job: Job) -> bool:
+    """Whether the job bears the id of its run, so that no one brought it along."""
+    earlier = uuid5(NAMESPACE_URL, f"perennial:run:{job.run_id}")  # as it was made before migration 0024
+    return job.job_id in {job_id_of(job.agent, job.run_id), earlier}
 
 
 def training_row(row: Mapping[str, Any]) -> TrainingRow:
@@ -62,7 +69,7 @@ class PostgresJobs:
         """The job of a run, made when it is not there; a waiting request named by ``request.job_id`` is adopted."""
         from psycopg.types.json import Jsonb
 
-        job_id = request.job_id or job_id_of(request.run_id)
+        job_id = request.job_id or job_id_of(request.agent, request.run_id)
         values = {
             "job_id": job_id, "agent": request.agent, "run_id": request.run_id, "reason": request.reason.value,
             "mode": request.mode.value, "forced": request.force, "requested_by": request.requested_by,
@@ -78,7 +85,7 @@ class PostgresJobs:
                 return job_id
             known = connection.execute(self._jobs["job_of_run"], values).fetchone()
         if known is None:
-            raise StoreError(f"job {job_id} belongs to another run already; start a run without job_id")
+            raise StoreError(TAKEN.format(job_id))
         return UUID(str(known["job_id"]))
 
     def start_attempt(self, job_id: UUID, lease_seconds: float) -> int | None:
@@ -293,9 +300,9 @@ class PostgresJobs:
             raise StoreError(f"job {job_id} is not there")
         return found
 
-    def job_of_run(self, run_id: str) -> Job | None:
-        """The job that an Airflow run carries out, or None."""
-        return self._job("job_of_run", {"run_id": run_id})
+    def job_of_run(self, agent: str, run_id: str) -> Job | None:
+        """The job that a run of the agent carries out, or None; another agent's run may bear the same id."""
+        return self._job("job_of_run", {"agent": agent, "run_id": run_id})
 
     def run_of_job(self, job_id: UUID) -> str:
         """The Airflow run of a job."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from perennial.fleet.agent import Agent
-from perennial.flows.pause import pause_of
+from perennial.flows.pause import pause_of, waits
 from perennial.flows.ports import Ports
 from perennial.flows.redaction_tasks import totals
 from perennial.flows.training_switch import DagFacts, Dags, switch_training, train_dag_id
@@ -48,7 +48,7 @@ _ABOUT = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentRow:
-    """One agent. ``paused`` None: Airflow has not parsed its DAG; ``breaker`` and ``next`` are sentences."""
+    """One agent. ``paused`` None: Airflow has not parsed its DAG; ``breaker``, ``next`` and ``waits`` are sentences."""
 
     name: str
     owner: str
@@ -57,6 +57,7 @@ class AgentRow:
     paused: bool | None
     breaker: str
     next: str
+    waits: str = ""  # why it may not train although it is due
     unsure: int = 0  # finds of personal data that a person is asked about
 
 
@@ -91,26 +92,28 @@ def _row(
 ) -> AgentRow:
     facts = known.get(train_dag_id(agent.name))
     paused = None if facts is None else facts.paused
+    due = standing.due
+    held = waits(ports, agent.name, due.reason) if due is not None and due.due and due.reason is not None else None
     # only after a refusal can the breaker be open, and asking it costs more than everything else of a row
     refused = standing.rollout_state == "reverted" or (
         standing.verdict is not None and standing.verdict.action == "hold"
     )
-    breaker = pause_of(ports, agent.name) if refused else None
+    breaker = pause_of(ports, agent.name) if refused or held else None
     told = breaker.reason if breaker is not None else ""
     return AgentRow(
         name=agent.name, owner=agent.owner, description=agent.description, standing=standing, paused=paused, breaker=told,
-        next=next_trigger(standing, paused=bool(paused), breaker=bool(told), night=night),
+        next=next_trigger(standing, paused=bool(paused), breaker=told, waits=held or "", night=night), waits=held or "",
     )  # fmt: skip
 
 
-def next_trigger(standing: Standing, *, paused: bool, breaker: bool, night: datetime | None) -> str:
-    """What starts the next training, in words.
+def next_trigger(standing: Standing, *, paused: bool, breaker: str, waits: str, night: datetime | None) -> str:
+    """What starts the next training, in words; ``waits``: why one that is due may not start, which an open ``breaker`` may be.
 
-    >>> next_trigger(Standing(agent="scout"), paused=True, breaker=False, night=None)
+    >>> next_trigger(Standing(agent="scout"), paused=True, breaker="", waits="", night=None)
     'nothing while it is paused'
     >>> from perennial.ingest.results import Due
     >>> due = Due(due=False, reason=None, waiting=38, corrections=0, threshold=50)
-    >>> next_trigger(Standing(agent="scout", due=due), paused=False, breaker=False, night=datetime(2026, 11, 22, 2))
+    >>> next_trigger(Standing(agent="scout", due=due), paused=False, breaker="", waits="", night=datetime(2026, 11, 22, 2))
     '12 more rows, or the night at 02:00'
     """
     if paused:
@@ -118,8 +121,10 @@ def next_trigger(standing: Standing, *, paused: bool, breaker: bool, night: date
     if standing.running:
         return "after the training that runs now"
     due = standing.due
-    if due is not None and due.due and not (breaker and due.reason == "threshold"):
+    if due is not None and due.due and not waits:
         return "now"
+    if waits and waits != breaker:
+        return f"nothing now: {waits}"
     at_night = f"the night at {night:%H:%M}" if night is not None else ""
     if due is None or breaker:
         return f"a correction, a request{f', or {at_night}' if at_night else ''}"
@@ -325,6 +330,8 @@ def _due_words(row: AgentRow) -> tuple[str, str, str]:
     if due is None:
         return "unknown", "quiet", "the database does not know the agent yet; the DAG fleet_check tells it"
     waiting = f"{due.waiting} of {due.threshold} rows" + (f", {due.corrections} corrected" if due.corrections else "")
+    if row.waits:
+        return "waits", "warn", row.waits
     if due.due and due.reason is not None:
         return "due", "warn", f"{due.reason.value}: {waiting}"
     return "not due", "quiet", waiting

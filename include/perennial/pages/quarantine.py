@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -15,7 +16,7 @@ from perennial.flows import quarantine as flow
 from perennial.flows import redaction_tasks as asking
 from perennial.flows.ports import Ports
 from perennial.flows.quarantine import AgentPiles, Pile, SetAside
-from perennial.ingest.aside import ASIDE, MOST_COUNTED, NEWEST, AsideKey, AsideOrder, refusal
+from perennial.ingest.aside import ASIDE, MOST_COUNTED, MOST_GROUPS, NEWEST, AsideKey, AsideOrder, refusal
 from perennial.ingest.redaction_tasks import RedactionTask
 from perennial.pages.html import Child, Html, el, join
 from perennial.pages.layout import Cell, Column, badge, code, count, heading, more, said, section, table, when, why
@@ -102,7 +103,7 @@ def _gather(ports: Ports, agent: str, key: AsideKey | None, before: int) -> Quar
     known = ports.fleet().names
     if agent not in known and not piles:
         raise UnknownAgent(agent, list(known))
-    chosen = next((one for one in piles if one.key == key), None)
+    chosen = flow.pile(ports, agent, key) if key is not None else None
     if key is not None and chosen is None:
         return QuarantineView(
             agent=agent,
@@ -176,7 +177,12 @@ def render(view: QuarantineView, asked: Asked, *, missing: bool = False) -> Html
             "What stands aside and why. Texts are the redacted ones; of quarantined rows none is shown.",
             side=el("a", "All agents", href=asked.to("/quarantine")),
         ),
-        section("Reasons", _piles(view, asked), note="Choose a reason to see its rows and to decide on them."),
+        section(
+            "Reasons",
+            _piles(view, asked),
+            _left_out(view),
+            note="Choose a reason to see its rows and to decide on them.",
+        ),
         el("p", badge("No row stands aside for this reason any more", "info")) if missing else None,
         _chosen(view, asked) if view.chosen is not None else None if missing else _newest(view, asked),
         _unsure(view, asked) if view.tasks else None,
@@ -210,6 +216,13 @@ def _piles(view: QuarantineView, asked: Asked) -> Html:
             )
         )  # fmt: skip
     return table("Rows by reason", columns, rows, empty="Nothing of this agent stands aside.")
+
+
+def _left_out(view: QuarantineView) -> Html | None:
+    listed = Counter(one.key.state for one in view.piles)
+    full = " and ".join(state.value for state in ASIDE if listed[state] >= MOST_GROUPS)
+    words = f"The first {MOST_GROUPS} reasons of {full} rows are listed, by task; decide on some of them to see whether there are more."
+    return el("p", badge("not all", "warn"), " ", words) if full else None
 
 
 def _newest(view: QuarantineView, asked: Asked) -> Html | None:
@@ -425,7 +438,7 @@ def _settle(site: Site, asked: Asked) -> str:
     done = flow.settle(site.ports, order)
     word = "released" if action is AsideAction.RELEASE else "dropped"
     notice = "more" if done.more else word if done.rows or done.holdout else "nothing"
-    left = any(one.key == key for one in flow.piles(site.ports, agent))
+    left = flow.pile(site.ports, agent, key) is not None
     of = {"state": key.state.value, "task": key.task, "code": key.code} if left else {}
     return asked.to("/quarantine", agent=agent, said=notice, **of)
 

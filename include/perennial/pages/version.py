@@ -105,17 +105,19 @@ def gather(
 
 
 def _of_subject(ports: Ports, agent: str, chosen: str, view: dict[str, Any]) -> VersionView:
+    from perennial.flows.train.approval import open_questions  # with the steps of a training, which no other page needs
+
     found = explain(ports, agent, chosen, check_files=False)
     job = UUID(found.trigger.job_id) if found.trigger is not None and found.trigger.job_id else None
     stored = ports.ledger.gate_report(job) if job is not None else None
     report = stored.report if stored is not None else {}
-    asked = ports.ledger.questions(job_id=job, limit=1) if job is not None else ()
-    open_question = bool(asked) and found.version is None and not found.decisions
+    # of an agent without a file nobody can be asked any more
+    asked = open_questions(ports, job_id=job) if job is not None and agent in ports.fleet().names else ()
     release = ports.ledger.version(agent, found.version) if found.version is not None else None
     return VersionView(
         subject=found.version or chosen, explanation=found, report=report,
         judged_at=stored.created_at if stored is not None else None,
-        question=f"a person is asked whether this becomes {asked[0].version}" if open_question else "",
+        question=f"a person is asked whether this becomes {asked[0].version}" if asked and found.version is None else "",
         changed=_changed(ports, report), learned=_learned(ports, found.trained),
         mlflow=mlflow_links(ports.settings.mlflow_url, agent, release.mlflow_run_id if release is not None else None), **view,
     )  # fmt: skip
@@ -127,11 +129,13 @@ def _of_run(ports: Ports, dag_id: str, run: str) -> tuple[str, str]:
     if not run:
         return agent, ""
     if kind == "rollout":
-        row = ports.rollouts.of_run(run)
-        return (row.agent, row.version) if row is not None else (agent, "")
-    job = ports.buffer.job_of_run(run)
+        row = ports.rollouts.of_run(agent, run)
+        return agent, row.version if row is not None else ""
+    if kind != "train":
+        return "", ""
+    job = ports.buffer.job_of_run(agent, run)
     if job is None:
-        return (agent if kind == "train" else ""), ""
+        return agent, ""
     if job.version:
         return job.agent, job.version
     judged = ports.ledger.gate_report(job.job_id) is not None
@@ -274,17 +278,18 @@ def _decided(view: VersionView, found: Explanation) -> Html:
 
 
 def _approval(view: VersionView, found: Explanation, asked: Asked) -> Html:
-    if found.decisions:
-        return join(
-            *(
-                el("div", badge(one.decision, "good" if one.decision == "approve" else "bad"), " ", said(one.actor), " ",
-                   when(one.at, asked.now), said(f": {one.comment}") if one.comment else None)
-                for one in found.decisions
-            )
-        )  # fmt: skip
+    decisions = join(
+        *(
+            el("div", badge(one.decision, "good" if one.decision == "approve" else "bad"), " ", said(one.actor), " ",
+               when(one.at, asked.now), said(f": {one.comment}") if one.comment else None)
+            for one in found.decisions
+        )
+    )  # fmt: skip
     if view.question:
         required = el("a", "Answer in Airflow", href=asked.airflow("/required_actions"), data_leave=True)
-        return join(badge("waits", "warn"), " ", view.question, ". ", required)
+        return join(decisions, badge("waits", "warn"), " ", view.question, ". ", required)
+    if found.decisions:
+        return decisions
     return badge("needed, none given", "warn") if found.approval_needed else el("span", "not needed", class_="none")
 
 

@@ -57,7 +57,7 @@ class MemoryRollouts:
     def open(self, *, agent: str, version: str, plan: Plan, run_id: str) -> RolloutRow:
         """See ``RolloutStore.open``."""
         with self._guard:
-            known = self.of_run(run_id)
+            known = self.of_run(agent, run_id)
             if known is not None:
                 return known
             scene = self._scene(agent)
@@ -80,10 +80,10 @@ class MemoryRollouts:
                 raise RolloutError(f"there is no rollout {rollout_id}; `perennial models` lists what there is")
             return self._rows[rollout_id]
 
-    def of_run(self, run_id: str) -> RolloutRow | None:
+    def of_run(self, agent: str, run_id: str) -> RolloutRow | None:
         """See ``RolloutStore.of_run``."""
         with self._guard:
-            return next((row for row in self._rows.values() if row.run_id == run_id), None)
+            return next((row for row in self._rows.values() if (row.agent, row.run_id) == (agent, run_id)), None)
 
     def latest(self, agent: str) -> RolloutRow | None:
         """See ``RolloutStore.latest``."""

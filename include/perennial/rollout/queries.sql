@@ -39,7 +39,7 @@ FROM perennial.rollouts WHERE id = %(id)s
 -- name: by_run
 SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
        parked
-FROM perennial.rollouts WHERE run_id = %(run_id)s
+FROM perennial.rollouts WHERE run_id = %(run_id)s AND agent = %(agent)s
 -- name: latest
 SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
        parked

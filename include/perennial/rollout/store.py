@@ -53,8 +53,8 @@ class RolloutStore(Protocol):
         """One rollout; RolloutError when there is none."""
         ...
 
-    def of_run(self, run_id: str) -> RolloutRow | None:
-        """The rollout that an Airflow run opened."""
+    def of_run(self, agent: str, run_id: str) -> RolloutRow | None:
+        """The rollout that a run of the agent opened; another agent's run may bear the same id."""
         ...
 
     def latest(self, agent: str) -> RolloutRow | None:
@@ -208,7 +208,7 @@ class PostgresRollouts:
     def open(self, *, agent: str, version: str, plan: Plan, run_id: str) -> RolloutRow:
         """See ``RolloutStore.open``."""
         with self._locked(agent) as (connection, scene):
-            known = connection.execute(self._sql["by_run"], {"run_id": run_id}).fetchone()
+            known = connection.execute(self._sql["by_run"], {"agent": agent, "run_id": run_id}).fetchone()
             if known is not None:
                 return _rollout(known)
             change = moves.opening(scene, version)
@@ -232,9 +232,9 @@ class PostgresRollouts:
             raise RolloutError(f"there is no rollout {rollout_id}; `perennial models` lists what there is")
         return _rollout(found)
 
-    def of_run(self, run_id: str) -> RolloutRow | None:
+    def of_run(self, agent: str, run_id: str) -> RolloutRow | None:
         """See ``RolloutStore.of_run``."""
-        found = self._one("by_run", {"run_id": run_id})
+        found = self._one("by_run", {"agent": agent, "run_id": run_id})
         return None if found is None else _rollout(found)
 
     def latest(self, agent: str) -> RolloutRow | None:

@@ -209,7 +209,7 @@ def _claim(world: Deployment, reason: Reason, run: str, **more: Any) -> Any:
 def test_trainings_by_threshold_and_night_wait_for_the_budget_and_say_so(deployment: Deployment) -> None:
     spent(deployment)
     assert _claim(deployment, Reason.SCHEDULE, "night") is None
-    job = deployment.ports.buffer.job_of_run("night")
+    job = deployment.ports.buffer.job_of_run("scout", "night")
     assert job is not None
     assert (job.status, job.attempt) == (JobStatus.CANCELLED, 0)
     assert "the training budget is spent: 120 of 100 seconds" in job.note
@@ -217,11 +217,11 @@ def test_trainings_by_threshold_and_night_wait_for_the_budget_and_say_so(deploym
     assert _claim(deployment, Reason.SCHEDULE, "night") is None
     # what a person asks for does not wait; nothing is in the buffer, so it ends for that reason
     assert _claim(deployment, Reason.REQUEST, "wish") is None
-    wish = deployment.ports.buffer.job_of_run("wish")
+    wish = deployment.ports.buffer.job_of_run("scout", "wish")
     assert wish is not None
     assert "nothing to train" in wish.note
     assert _claim(deployment, Reason.SCHEDULE, "forced", force=True) is None
-    forced = deployment.ports.buffer.job_of_run("forced")
+    forced = deployment.ports.buffer.job_of_run("scout", "forced")
     assert forced is not None
     assert "nothing to train" in forced.note
 

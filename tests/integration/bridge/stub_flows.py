@@ -311,7 +311,7 @@ def ports_from(settings: Any) -> Any:
         buffer=types.SimpleNamespace(
             claimed_rows=_rows,
             waiting=lambda: {path.stem: 1 for path in (folder() / "due").glob("*.json")},
-            job_of_run=lambda run_id: None,
+            job_of_run=lambda agent, run_id: None,
             performance=lambda agent, last: [],
             renew=lambda job_id, attempt, seconds: journal("", "renew", seconds=seconds),
         ),

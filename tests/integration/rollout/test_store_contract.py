@@ -67,8 +67,22 @@ def test_a_rollout_from_open_to_done(stores: tuple[RolloutStore, ServingStore]) 
     assert rollouts.get(first).state is RolloutState.SUPERSEDED  # a newer champion ends the older bake
     assert rollouts.close(row.id).state is RolloutState.DONE
     assert rollouts.baking() == []
-    assert rollouts.latest("scout") == rollouts.of_run("run") == rollouts.get(row.id)
+    assert rollouts.latest("scout") == rollouts.of_run("scout", "run") == rollouts.get(row.id)
     assert rollouts.previous_champion("scout") == "1.0.0"
+
+
+def test_runs_of_two_agents_may_bear_one_id_and_each_has_its_own_rollout(
+    stores: tuple[RolloutStore, ServingStore],
+) -> None:
+    rollouts, _ = stores
+    opened = {
+        agent: rollouts.open(agent=agent, version="1.0.0", plan=PLAN, run_id="release-2026-11-21")
+        for agent in ("scout", "desk")
+    }
+    for agent, row in opened.items():
+        assert row.agent == agent
+        assert rollouts.of_run(agent, "release-2026-11-21") == row
+        assert rollouts.serving(agent).rollout_id == row.id
 
 
 @pytest.mark.req("K40", "J49")

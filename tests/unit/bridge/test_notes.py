@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -94,6 +95,32 @@ def test_a_note_that_cannot_be_written_fails_nothing(
         notes.note_run({"dag_run": run}, "text")
     assert "the note of train_scout r was not written" in caplog.text
     assert "pw" not in caplog.text
+
+
+@pytest.mark.parametrize("answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", b""])
+def test_an_answer_that_breaks_off_fails_nothing(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for _ in range(2):
+                connection, _address = server.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setitem(notes._tokens, url, "t")
+        settings = Settings(airflow_url=url, airflow_password="pw")  # type: ignore[arg-type]
+        for module in (notes, nightly):
+            monkeypatch.setattr(module, "load_settings", lambda: settings)
+        with caplog.at_level(logging.WARNING):
+            notes.note_run({"dag_run": SimpleNamespace(dag_id="train_scout", run_id="r")}, "text")
+            assert nightly.awake(["scout"]) == ["scout"]
+    assert "the note of train_scout r was not written" in caplog.text
+    assert "does not say which DAGs are paused" in caplog.text
 
 
 def test_the_night_leaves_paused_agents_out(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,8 +48,27 @@ def test_a_run_without_a_decision_goes_on_and_one_without_a_user_decides_nothing
     row = world.candidate("1.0.1")
     steps.decide_if_asked("scout", _context())
     with pytest.raises(RolloutError, match="needs the name"):
-        steps.decide_if_asked("scout", _context(decision="abort", reason="r", user=None))
+        steps.decide_if_asked("scout", _context(decision="abort", reason="r", version="1.0.1", user=None))
     assert world.state(row) is RolloutState.PENDING
+
+
+@pytest.mark.parametrize("word", ["abort", "promote"])
+def test_a_decision_names_its_version_so_that_a_repeat_means_no_other_candidate(world: RolloutWorld, word: str) -> None:
+    row = world.candidate("1.0.1")
+    rollout.begin_step(world.ports, {"rollout_id": row.id}, 0)
+    for version in ("", "  "):
+        with pytest.raises(RolloutError, match=r"names no version; .* type 1\.0\.1 .*"):
+            steps.decide_if_asked("scout", _context(decision=word, reason="r", version=version))
+    assert world.state(row) is RolloutState.CANARY
+    newer = world.candidate("1.0.2")
+    with pytest.raises(RolloutError, match=r"by now that of 1\.0\.2"):
+        steps.decide_if_asked("scout", _context(decision=word, reason="r", version="1.0.1"))
+    assert world.state(newer) is RolloutState.PENDING
+
+
+def test_a_decision_without_a_version_says_when_nothing_is_open(world: RolloutWorld) -> None:
+    with pytest.raises(RolloutError, match="names no version, and no rollout of scout is open"):
+        steps.decide_if_asked("scout", _context(decision="abort", reason="r"))
 
 
 def test_the_form_offers_exactly_the_decisions_there_are() -> None:

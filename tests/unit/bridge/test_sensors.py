@@ -41,6 +41,18 @@ def test_a_promotion_counts_once_and_names_what_it_replaced() -> None:
     assert newest_promotion("scout", [], NOW) is None
 
 
+@pytest.mark.req("D5")
+def test_a_promotion_after_the_last_look_of_a_run_is_seen_by_the_next_one() -> None:
+    from pathlib import Path
+
+    source = (Path(__file__).parents[3] / "dags" / "reports.py").read_text(encoding="utf-8")
+    assert "since=\"{{ prev_start_date_success or '' }}\"" in source  # Airflow's words for when the run before began
+    started, ended = NOW, NOW + timedelta(minutes=7)
+    moves = [move("1.0.1", 6), move("1.0.0", 0)]  # made between its look, in minute 5, and its end
+    assert newest_promotion("scout", moves, ended) is None
+    assert newest_promotion("scout", moves, started) is not None
+
+
 @pytest.mark.req("D5", "J72")
 def test_sensors_hold_no_worker_and_survive_a_restart_of_the_triggerer(monkeypatch: pytest.MonkeyPatch) -> None:
     ports = SimpleNamespace(

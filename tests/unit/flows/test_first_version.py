@@ -77,7 +77,7 @@ def waiting(world: RolloutWorld, reason: Reason) -> tuple[Ports, list[str]]:
     notes: list[str] = []
     buffer: Any = MemoryBuffer()
     stub = SimpleNamespace(
-        due_agents=lambda: [("scout", reason)], job_of_run=lambda run: None, open_job=buffer.open_job,
+        due_agents=lambda: [("scout", reason)], job_of_run=lambda *_: None, open_job=buffer.open_job,
         due=lambda agent: Due(due=True, reason=reason, waiting=50, corrections=0, threshold=50),
         cancel_waiting=lambda job_id, note: notes.append(note),
     )  # fmt: skip

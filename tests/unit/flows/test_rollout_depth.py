@@ -580,7 +580,7 @@ def test_an_agent_whose_candidates_are_refused_again_and_again_trains_by_wish_al
 
     def ports(reason: Reason) -> Any:
         buffer = SimpleNamespace(
-            due_agents=lambda: [("scout", reason)], job_of_run=lambda run: None,
+            due_agents=lambda: [("scout", reason)], job_of_run=lambda *_: None,
             due=lambda agent: Due(due=True, reason=reason, waiting=50, corrections=0, threshold=50),
             open_job=lambda request: uuid4(), cancel_waiting=lambda job_id, note: notes.append(note),
         )  # fmt: skip

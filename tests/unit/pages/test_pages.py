@@ -11,7 +11,10 @@ from uuid import uuid4
 import pytest
 from starlette.testclient import TestClient
 
+from perennial.domain.job import JobRequest
+from perennial.domain.words import JobStatus
 from perennial.errors import InvalidExample, NotConfigured, RolloutError, StoreUnavailable
+from perennial.fleet.agent import Gates
 from perennial.flows.training_switch import switch_training
 from perennial.ingest.results import Due
 from perennial.pages import explain, fleet, version
@@ -64,17 +67,20 @@ def test_the_fleet_in_numbers(world: PagesWorld) -> None:
 def test_what_starts_the_next_training() -> None:
     night = NOW.replace(hour=2, minute=0)
 
-    def told(paused: bool = False, breaker: bool = False, running: bool = False, **due: Any) -> str:
+    def told(paused: bool = False, breaker: str = "", waits: str = "", running: bool = False, **due: Any) -> str:
         given = {"due": False, "reason": None, "waiting": 10, "corrections": 0, "threshold": 50, **due}
         standing = Standing(agent="scout", running=running, due=None if running else Due(**given))
-        return fleet.next_trigger(standing, paused=paused, breaker=breaker, night=night)
+        return fleet.next_trigger(standing, paused=paused, breaker=breaker, waits=waits, night=night)
 
     assert told() == "40 more rows, or the night at 02:00"
     assert told(waiting=49) == "1 more row, or the night at 02:00"
     assert told(running=True) == "after the training that runs now"
     assert told(due=True, reason="threshold") == "now"
-    assert told(due=True, reason="threshold", breaker=True) == "a correction, a request, or the night at 02:00"
-    assert told(due=True, reason="correction", breaker=True) == "now"
+    assert (
+        told(due=True, reason="threshold", breaker="b", waits="b") == "a correction, a request, or the night at 02:00"
+    )
+    assert told(due=True, reason="correction", breaker="b") == "now"
+    assert told(due=True, reason="threshold", waits="the budget is spent") == "nothing now: the budget is spent"
     assert told(due=True, reason="correction", paused=True) == "nothing while it is paused"
 
 
@@ -88,6 +94,39 @@ def test_a_breaker_that_is_open_is_said(world: PagesWorld) -> None:
     assert scout.next.startswith("a correction, a request")
     page = world.client().get("/fleet").text
     assert "stopped" in Seen(page).text
+
+
+def test_an_agent_that_is_due_and_may_not_train_says_why_instead_of_now() -> None:
+    world = make_pages_world(full=False)
+    world.dags.set_paused("train_desk", False)
+    world.release("desk", "1.0.0")
+    world.canary("desk", "1.0.0")
+    world.add("desk", "topic", [f"text {number}" for number in range(60)])
+    desk = _fleet(world)["desk"]
+    assert desk.next == "nothing now: its first version 1.0.0 is still in rollout"
+    shown = Seen(world.client().get("/fleet").text).text
+    assert fleet._due_words(desk) == ("waits", "warn", "its first version 1.0.0 is still in rollout")
+    assert "nothing now: its first version 1.0.0 is still in rollout" in shown
+    assert "0 due" in shown
+
+
+def test_a_breaker_that_is_open_beside_a_candidate_is_said_when_the_agent_is_due() -> None:
+    world = make_pages_world(full=False)
+    world.dags.set_paused("train_scout", False)
+    world.release("scout", "1.0.0")
+    world.serve("scout", "1.0.0")
+    for _ in range(5):
+        world.clock.move(1)
+        world.ledger.add_gate_report(
+            agent="scout", job_id=uuid4(), attempt=1, content_digest="x", action="hold", report=gate_report("hold")
+        )
+    world.clock.move(1)
+    world.release("scout", "1.0.1")
+    world.canary("scout", "1.0.1")
+    world.add("scout", "topic", [f"text {number}" for number in range(60)])
+    scout = _fleet(world)["scout"]
+    assert "5 candidates in a row were refused" in scout.breaker
+    assert scout.next.startswith("a correction, a request")
 
 
 def test_made_up_task_names_share_one_line(world: PagesWorld) -> None:
@@ -155,6 +194,32 @@ def test_a_version_with_what_judged_it(world: PagesWorld) -> None:
         "too few rows",
     ):
         assert told in text, told
+
+
+def test_a_question_waits_as_long_as_somebody_may_answer_it(world: PagesWorld) -> None:
+    world.add("desk", "topic", ["a", "b", "c"])
+    job = world.buffer.open_job(JobRequest(agent="desk", run_id="asks"))
+    attempt = world.buffer.start_attempt(job, 3600.0)
+    assert attempt is not None
+    world.buffer.claim("desk", job, attempt, 10)
+    digest = "ab" * 32
+    given: dict[str, Any] = {"agent": "desk", "job_id": job, "attempt": attempt, "content_digest": digest}
+    world.ledger.add_gate_report(**given, action="approve", report=gate_report("approve", "asks"))
+    world.ledger.ask(**given, version="1.0.0", requested_by="", body_digest="00")
+
+    def approval() -> str:
+        return Seen(world.client().get(f"/version?agent=desk&version={job}").text).text
+
+    assert "Answer in Airflow" in approval()
+    two = replace(world.fleet.agent("desk"), gates=Gates(two_person=True))
+    members = tuple(replace(one, agent=two if one.agent.name == "desk" else one.agent) for one in world.fleet.members)
+    world.ports = replace(world.ports, fleet=lambda: replace(world.fleet, members=members))
+    world.ledger.add_approval(**given, version="1.0.0", decision="approve", actor="ana", comment="fine")
+    assert "ana" in approval()
+    assert "Answer in Airflow" in approval()
+    world.buffer.give_back(job, attempt, refused=False, reason="failed: stopped")
+    world.buffer.finish(job, attempt, JobStatus.FAILED, note="3 rows given back")
+    assert "Answer in Airflow" not in approval()
 
 
 @pytest.mark.req("K35")

@@ -6,6 +6,7 @@ import pytest
 
 from perennial.domain.origin import LABEL_CONFLICT, NEW_LABEL, SOURCE_CAP
 from perennial.domain.words import State
+from perennial.ingest.aside import MOST_GROUPS
 from perennial.pages.quarantine import ROWS, gather
 from perennial.pages.roles import Role
 from tests.pages_world import PagesWorld, Seen
@@ -165,6 +166,20 @@ def test_a_reason_that_is_empty_by_now_says_so(world: PagesWorld) -> None:
     with world.client() as client:
         assert client.get("/quarantine", params={**HELD, "state": "x"}).status_code == 422
         assert client.get("/quarantine", params={"agent": "scout", "before": "abc"}).status_code == 422
+
+
+def test_many_made_up_tasks_hide_no_held_rows_and_the_page_says_that_reasons_are_left_out(world: PagesWorld) -> None:
+    hold(world, ["a"], SOURCE_CAP)
+    assert "are listed" not in _get(world, agent="scout").text
+    for number in range(MOST_GROUPS + 1):
+        refuse(world, ["t"], "unknown_task", task=f"made_up_{number:03}")
+    page = _get(world, agent="scout").text
+    assert SOURCE_CAP in page
+    assert "The first 200 reasons of quarantined rows are listed" in page
+    left_out = {"agent": "scout", "state": "quarantined", "task": "made_up_200", "code": "unknown_task"}
+    assert "No row stands aside for this reason any more" not in _get(world, **left_out).text
+    assert _post(world, **left_out, action="drop", whole="1", until="999") is not None
+    assert "No row stands aside for this reason any more" in _get(world, **left_out).text
 
 
 def test_what_is_gathered_is_plain_values(world: PagesWorld) -> None:

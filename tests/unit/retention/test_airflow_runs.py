@@ -211,6 +211,19 @@ def test_failures_of_other_peoples_dags_are_not_ours_to_tell(airflow: Airflow) -
 
 
 @pytest.mark.parametrize("form", ["memory", "http"])
+def test_many_failures_of_one_dag_hide_no_other_and_a_recovered_one_is_not_told(form: str, airflow: Airflow) -> None:
+    twin = MemoryRuns()
+    runs: RunHistory = twin if form == "memory" else client(airflow)
+    known, broken = (twin.runs, twin.broken) if form == "memory" else (airflow.runs, airflow.broken)
+    minute = timedelta(minutes=1)
+    known.update({("retention", "bad"): NOW - 300 * minute, ("train_scout", "old"): NOW - 3000 * minute})
+    known.update({("harvest", f"bad{at:03}"): NOW - at * minute for at in range(120, 0, -1)})
+    broken.update(known)
+    known[("nightly_retrain", "good")] = NOW
+    assert list(runs.failed(NOW - 1440 * minute)) == [("harvest", "bad001"), ("retention", "bad")]
+
+
+@pytest.mark.parametrize("form", ["memory", "http"])
 def test_a_run_is_started_once(form: str, airflow: Airflow) -> None:
     twin = MemoryRuns()
     runs: RunHistory = twin if form == "memory" else client(airflow)

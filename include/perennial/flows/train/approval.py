@@ -18,7 +18,7 @@ from perennial.domain.words import GateAction, Mode
 from perennial.errors import PromotionRefused, RegistryError
 from perennial.flows.ports import Ports
 from perennial.gates.evidence import Asked, evidence
-from perennial.ingest.postgres_jobs import job_id_of
+from perennial.ingest.postgres_jobs import own_id
 from perennial.registry.ledger import version_part
 from perennial.registry.permission import Rule, approving, person, why_void
 from perennial.registry.rows import Approval, Decision, Question, StoredReport
@@ -41,7 +41,7 @@ def requester_of(ports: Ports, job_id: UUID) -> str:
     the client, or brought along as ``job_id``) names whoever its maker said.
     """
     job = ports.buffer.job(job_id)
-    return person(job.requested_by, {ports.settings.airflow_user}) if job.job_id == job_id_of(job.run_id) else ""
+    return person(job.requested_by, {ports.settings.airflow_user}) if own_id(job) else ""
 
 
 def question(ports: Ports, ref: BatchRef, run_id: str) -> dict[str, Any]:
@@ -125,9 +125,9 @@ def record_decision(
     return {"approved": count >= needed, "actor": actor, "why": why, "again": count < needed and attributable}
 
 
-def open_questions(ports: Ports, agent: str | None = None) -> tuple[Question, ...]:
-    """Questions that still wait for somebody, newest first; of one agent, or of all. Asked by the command line."""
-    return tuple(asked for asked in ports.ledger.questions(agent=agent) if _is_open(ports, asked))
+def open_questions(ports: Ports, agent: str | None = None, job_id: UUID | None = None) -> tuple[Question, ...]:
+    """Questions that still wait for somebody, newest first; of one agent, of one job, or of all."""
+    return tuple(asked for asked in ports.ledger.questions(agent=agent, job_id=job_id) if _is_open(ports, asked))
 
 
 def _is_open(ports: Ports, asked: Question) -> bool:

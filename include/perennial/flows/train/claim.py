@@ -35,7 +35,7 @@ def claim(ports: Ports, request: JobRequest) -> BatchRef | None:
     higher attempt, which fences the older one.
     """
     member = ports.fleet().member(request.agent)
-    begun = ports.buffer.job_of_run(request.run_id)
+    begun = ports.buffer.job_of_run(request.agent, request.run_id)
     reason = request.reason if begun is None else begun.reason  # a repeat goes on as the killed try began
     if begun is None and reason in _NOTICED and not request.force:
         due = ports.buffer.due(request.agent)
