@@ -34,9 +34,8 @@ with DAG(
 with DAG(
     dag_id="report_promotions",
     description="Writes a page per agent whenever it serves another version",
-    schedule=timedelta(
-        minutes=1
-    ),  # one run waits at a time; the next counts from its start, and may see its promotion once more
+    # one run waits at a time; the next counts from its start, and may see its promotion once more
+    schedule=timedelta(minutes=1),
     max_active_runs=1,
     catchup=False,
     is_paused_upon_creation=False,
