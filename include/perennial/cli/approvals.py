@@ -28,7 +28,7 @@ def approvals(
     json: Json = False,
 ) -> None:
     """List open questions and past decisions, newest first: who, when, which bytes, to become which version, until when."""
-    from perennial.flows.train.approval import open_questions
+    from perennial.flows.questions import open_questions
 
     ports = _ports()
     waiting = [_question(ports, row) for row in open_questions(ports, agent)]

@@ -3,6 +3,8 @@ are spent."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from perennial.domain.words import GateAction, Reason, RolloutState
 from perennial.errors import RolloutError
 from perennial.fleet.agent import Agent
@@ -51,11 +53,14 @@ def first_rollout_of(ports: Ports, agent: str) -> str | None:
     return f"its first version {row.version} is still in rollout{f' ({row.reason})' if row.reason else ''}"
 
 
-def waits(ports: Ports, agent: str, reason: Reason) -> str | None:
-    """Why a training for this reason must not start now, in one line; None when it may. People's requests never wait here."""
+def waits(ports: Ports, agent: str, reason: Reason, *, breaker: Callable[[], Pause | None] | None = None) -> str | None:
+    """Why a training for this reason must not start now, in one line; None when it may. People's requests never wait here.
+
+    ``breaker``: gives the agent's ``pause_of``, for who asks for it anyway.
+    """
     if reason is not Reason.REQUEST and (first := first_rollout_of(ports, agent)) is not None:
         return first
-    paused = pause_of(ports, agent) if reason in PAUSED else None
+    paused = (breaker() if breaker is not None else pause_of(ports, agent)) if reason in PAUSED else None
     if paused is not None:
         return paused.reason
     if reason in BUDGETED or reason is Reason.CORRECTION:

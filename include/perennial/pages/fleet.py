@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 
 from perennial.fleet.agent import Agent
 from perennial.flows.pause import pause_of, waits
@@ -34,6 +35,7 @@ from perennial.pages.page import Action, Asked, Page, Site
 from perennial.pages.roles import Role
 
 NIGHTLY = "nightly_retrain"
+_SERVES = frozenset({"baking", "done"})
 _OPEN = frozenset({"pending", "shadow", "canary", "baking"})
 _VERDICTS = {"pass": ("passed", "good"), "hold": ("held", "bad"), "approve": ("asks a person", "warn")}
 _WAITING = ("raw", "ready", "claimed")
@@ -93,17 +95,30 @@ def _row(
     facts = known.get(train_dag_id(agent.name))
     paused = None if facts is None else facts.paused
     due = standing.due
-    held = waits(ports, agent.name, due.reason) if due is not None and due.due and due.reason is not None else None
-    # only after a refusal can the breaker be open, and asking it costs more than everything else of a row
+    breaker_of = cache(lambda: pause_of(ports, agent.name))
+    # asking costs more than everything else of a row, so an agent whose newest candidate came to serve is not asked about
+    ask = due is not None and due.due and (agent.budget.limited or not _came_through(standing))
+    held = (
+        waits(ports, agent.name, due.reason, breaker=breaker_of)
+        if ask and due is not None and due.reason is not None
+        else None
+    )
     refused = standing.rollout_state == "reverted" or (
         standing.verdict is not None and standing.verdict.action == "hold"
     )
-    breaker = pause_of(ports, agent.name) if refused or held else None
+    breaker = breaker_of() if refused or held else None
     told = breaker.reason if breaker is not None else ""
     return AgentRow(
         name=agent.name, owner=agent.owner, description=agent.description, standing=standing, paused=paused, breaker=told,
         next=next_trigger(standing, paused=bool(paused), breaker=told, waits=held or "", night=night), waits=held or "",
     )  # fmt: skip
+
+
+def _came_through(standing: Standing) -> bool:
+    """Whether the champion is newer than every verdict and its rollout the newest: then no first rollout and no refusal is open."""
+    judged = standing.verdict.at if standing.verdict is not None else None
+    promoted = standing.since is not None and (judged is None or judged <= standing.since)
+    return promoted and standing.rollout_state in _SERVES
 
 
 def next_trigger(standing: Standing, *, paused: bool, breaker: str, waits: str, night: datetime | None) -> str:

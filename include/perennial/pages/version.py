@@ -12,6 +12,7 @@ from uuid import UUID
 from perennial.errors import UnknownAgent
 from perennial.flows.explain import Explanation, Period, Rolled, Trained, explain
 from perennial.flows.ports import Ports
+from perennial.flows.questions import open_questions
 from perennial.flows.rollback import rollback_agent
 from perennial.pages.charts import Point, trend
 from perennial.pages.gate_report import gaps_section, gates_table, task_sections, unmeasured, verdict_badge
@@ -105,8 +106,6 @@ def gather(
 
 
 def _of_subject(ports: Ports, agent: str, chosen: str, view: dict[str, Any]) -> VersionView:
-    from perennial.flows.train.approval import open_questions  # with the steps of a training, which no other page needs
-
     found = explain(ports, agent, chosen, check_files=False)
     job = UUID(found.trigger.job_id) if found.trigger is not None and found.trigger.job_id else None
     stored = ports.ledger.gate_report(job) if job is not None else None

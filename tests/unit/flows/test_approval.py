@@ -18,7 +18,7 @@ from perennial.domain.words import JobStatus
 from perennial.errors import PromotionRefused, RolloutError
 from perennial.flows import rollout, train
 from perennial.flows.champion import bundle_folder
-from perennial.flows.train.approval import open_questions
+from perennial.flows.questions import open_questions
 from perennial.registry.bundle import assemble, bundle_digest, content_digest
 from perennial.registry.ledger import Ledger
 from perennial.registry.manifest import Manifest

@@ -17,21 +17,16 @@ from perennial.domain.job import BatchRef
 from perennial.domain.words import GateAction, Mode
 from perennial.errors import PromotionRefused, RegistryError
 from perennial.flows.ports import Ports
+from perennial.flows.questions import rule_of
 from perennial.gates.evidence import Asked, evidence
 from perennial.ingest.postgres_jobs import own_id
 from perennial.registry.ledger import version_part
-from perennial.registry.permission import Rule, approving, person, why_void
-from perennial.registry.rows import Approval, Decision, Question, StoredReport
+from perennial.registry.permission import approving, person, why_void
+from perennial.registry.rows import Approval, Question, StoredReport
 
 logger = logging.getLogger(__name__)
 
 APPROVAL_HOURS = 72.0
-
-
-def rule_of(ports: Ports, agent: str) -> Rule:
-    """Who may approve this agent's candidates, as its fleet file says now."""
-    gates = ports.fleet().agent(agent).gates
-    return Rule(two_person=gates.two_person, approvers=gates.approvers)
 
 
 def requester_of(ports: Ports, job_id: UUID) -> str:
@@ -123,31 +118,6 @@ def record_decision(
     count, needed = len(_approving(ports, ref, report)), rule.needed(requested_by)
     why = void or ("" if count >= needed else f"{count} of {needed} people approved")
     return {"approved": count >= needed, "actor": actor, "why": why, "again": count < needed and attributable}
-
-
-def open_questions(ports: Ports, agent: str | None = None, job_id: UUID | None = None) -> tuple[Question, ...]:
-    """Questions that still wait for somebody, newest first; of one agent, of one job, or of all."""
-    return tuple(asked for asked in ports.ledger.questions(agent=agent, job_id=job_id) if _is_open(ports, asked))
-
-
-def _is_open(ports: Ports, asked: Question) -> bool:
-    job, now = ports.buffer.job(asked.job_id), ports.ledger.now()
-    alive = job.completed_at is None and job.lease_until is not None and job.lease_until > now
-    if not alive or job.attempt != asked.attempt:
-        return False
-    answers = [row for row in ports.ledger.decisions(job_id=asked.job_id) if row.attempt == asked.attempt]
-    if answers and answers[0].decision is Decision.REJECT:
-        return False
-    rule = rule_of(ports, asked.agent)
-    found = approving(
-        answers,
-        rule,
-        content_digest=asked.content_digest,
-        attempt=asked.attempt,
-        requested_by=asked.requested_by,
-        at=now,
-    )
-    return len(found) < rule.needed(asked.requested_by)
 
 
 def _waiting(ports: Ports, ref: BatchRef, run_id: str | None) -> StoredReport:

@@ -13,7 +13,8 @@ from perennial.errors import NotConfigured, RegistryError
 from perennial.flows.overrides import frozen_overrides, member_of
 from perennial.flows.ports import Ports
 from perennial.flows.provenance import code_digest, environment
-from perennial.flows.train.approval import requester_of, rule_of
+from perennial.flows.questions import rule_of
+from perennial.flows.train.approval import requester_of
 from perennial.flows.train.claim import LEASE_SECONDS
 from perennial.flows.train.fit import trainer_of
 from perennial.flows.train.measure import flat_metrics
