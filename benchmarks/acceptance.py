@@ -1,11 +1,13 @@
 """The long runs behind docs/trust.md, one after the other, and one table of what was asked and what came out.
 
     make acceptance AGNEWS=news_agnews.jsonl HUFFPOST=news_huffpost.jsonl        (about three hours on two cores)
-    PYTHONPATH=include:. python benchmarks/acceptance.py --agnews FILE --huffpost FILE [--only audit,rollouts] [--out FOLDER]
+    PYTHONPATH=include:. python benchmarks/acceptance.py --agnews FILE --huffpost FILE [--only audit,rollouts] [--out FOLDER] [--go-on]
 
 Files are JSON Lines with ``text`` and ``label``; rows of the second carry a label of the first as ``ag4`` where one fits. Each run is a
-script of this folder, in a process of its own; what it prints and its figures stay in ``--out``. Exits 1 when a figure is missed or a
-run breaks. PostgreSQL, MLflow and for the faults a whole stack are made for the runs; nothing of a deployment is touched.
+script of this folder, in a process of its own; what it prints and its figures stay in ``--out``. ``--go-on`` reads the runs that ended
+there before, of whatever code that was, and makes only the others; the table says when each ended and at which commit. Exits 1 when
+a figure is missed or a run breaks. PostgreSQL, MLflow and for the faults a whole stack are made for the runs; nothing of a deployment
+is touched.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -159,6 +162,7 @@ def main() -> int:
     parser.add_argument("--huffpost", type=Path, required=True)
     parser.add_argument("--only", default="", help="names, with commas between them; all when left out")
     parser.add_argument("--out", type=Path, default=Path("out/acceptance"))
+    parser.add_argument("--go-on", action="store_true", help="do not repeat what ended before and lies in --out")
     chosen = parser.parse_args()
     runs = plan(chosen.agnews.resolve(), chosen.huffpost.resolve())
     names = [name for name in chosen.only.split(",") if name] or list(runs)
@@ -166,20 +170,25 @@ def main() -> int:
     if unknown:
         parser.error(f"no run is named {', '.join(unknown)}; there are {', '.join(runs)}")
     chosen.out.mkdir(parents=True, exist_ok=True)
-    rows: list[tuple[str, str, str, str, str]] = []
+    rows: list[tuple[str, ...]] = []
     for name in names:
-        began = time.monotonic()
-        figures = carry_out(name, runs[name], chosen.out)
-        minutes = f"{(time.monotonic() - began) / 60:.1f}"
-        rows += [(what, asked, found, "yes" if met else "NO", minutes) for what, asked, found, met in figures]
-    table("Acceptance", ("what", "asked", "found", "met", "minutes"), rows)
+        ended = chosen.out / f"{name}.ended.json"
+        if not (chosen.go_on and ended.is_file()):
+            carry_out(name, runs[name], chosen.out, ended)
+        when = json.loads(ended.read_text(encoding="utf-8"))
+        figures = figures_of(name, runs[name], chosen.out, when["code"])
+        how = (f"{when['minutes']:.1f}", f"{when['at'][:16]} {when['commit']}")
+        rows += [(what, asked, found, "yes" if met else "NO", *how) for what, asked, found, met in figures]
+    table("Acceptance", ("what", "asked", "found", "met", "minutes", "ended (UTC), commit"), rows)
     return 0 if all(row[3] == "yes" for row in rows) else 1
 
 
-def carry_out(name: str, run: Run, out: Path) -> list[Figure]:
-    """One script to its end; its output goes to a file and a broken run is a figure that was missed."""
+def carry_out(name: str, run: Run, out: Path, ended: Path) -> None:
+    """One script to its end; its output goes to a file, and how it ended to another."""
     facts, log = out / f"{name}.json", out / f"{name}.txt"
-    facts.unlink(missing_ok=True)
+    for file in (facts, ended):
+        file.unlink(missing_ok=True)
+    began = time.monotonic()
     command = [sys.executable, str(HERE / f"{run.script}.py"), *run.arguments]
     command += ["--json", str(facts)] if run.figures is not None else []
     print(f"{name}: {run.script}.py, output in {log}", flush=True)
@@ -187,6 +196,19 @@ def carry_out(name: str, run: Run, out: Path) -> list[Figure]:
         code = subprocess.run(
             command, stdout=file, stderr=subprocess.STDOUT, check=False, env=dict(os.environ)
         ).returncode
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
+    )
+    said = {
+        "code": code, "minutes": (time.monotonic() - began) / 60, "at": datetime.now(UTC).isoformat(),
+        "commit": commit.stdout.strip() or "?",
+    }  # fmt: skip
+    ended.write_text(json.dumps(said), encoding="utf-8")
+
+
+def figures_of(name: str, run: Run, out: Path, code: int) -> list[Figure]:
+    """What an ended run found; a broken one is a figure that was missed."""
+    facts, log = out / f"{name}.json", out / f"{name}.txt"
     if run.figures is None:
         return [(name, run.asked, f"exit code {code}", code == 0)]
     if code != 0 or not facts.is_file():
