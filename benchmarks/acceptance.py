@@ -186,8 +186,8 @@ def main() -> int:
 def carry_out(name: str, run: Run, out: Path, ended: Path) -> None:
     """One script to its end; its output goes to a file, and how it ended to another."""
     facts, log = out / f"{name}.json", out / f"{name}.txt"
-    for file in (facts, ended):
-        file.unlink(missing_ok=True)
+    for old in (facts, ended):
+        old.unlink(missing_ok=True)
     began = time.monotonic()
     command = [sys.executable, str(HERE / f"{run.script}.py"), *run.arguments]
     command += ["--json", str(facts)] if run.figures is not None else []
