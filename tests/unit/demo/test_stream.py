@@ -178,9 +178,9 @@ def test_what_cannot_be_drawn_is_said() -> None:
 @pytest.mark.req("K67", "K68")
 def test_planted_personal_data_is_told_and_the_guard_finds_all_of_it() -> None:
     redactor = Redactor(names=True, key=b"tests")
-    articles = NewsStream(11).articles(800, period=0.5, pii_rate=0.5)
+    articles = NewsStream(11).articles(1_500, period=0.5, pii_rate=0.5)
     planted = [article for article in articles if article.pii]
-    assert len(planted) == pytest.approx(400, abs=60)
+    assert len(planted) == pytest.approx(750, abs=80)
     kinds = Counter[str]()
     for article in planted:
         assert all(value in article.text for value in article.pii)
@@ -196,7 +196,7 @@ def test_the_guard_leaves_texts_without_personal_data_alone() -> None:
     redactor = Redactor(names=True, key=b"tests")
     stream = NewsStream(12)
     texts = [
-        article.text for period in (0.0, 0.5, 1.0) for article in stream.articles(500, period=period, pii_rate=0.0)
+        article.text for period in (0.0, 0.5, 1.0) for article in stream.articles(1_500, period=period, pii_rate=0.0)
     ]
     assert [text for text in texts if redactor.redact(text).text != text] == []
 
