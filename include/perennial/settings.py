@@ -56,11 +56,12 @@ class _HomeFiles(PydanticBaseSettingsSource):
         for name in ("connections.json", "settings.json"):
             path = home_folder() / name
             if path.is_file():
-                found.update(_object(path))
+                found.update(read_object(path))
         return {key: value for key, value in found.items() if key in self.settings_cls.model_fields}
 
 
-def _object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of the home folder; StackError names a damaged one, FileNotFoundError when there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # its words may hold what was read

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from http.client import HTTPException
 from typing import Any
 
 from perennial.bridge.hooks import task_ports
@@ -49,7 +48,7 @@ def awake(names: Sequence[str]) -> list[str]:
     dag_ids = {name: train_dag_id(name) for name in names}
     try:
         paused = paused_dags(load_settings(), dag_ids.values())
-    except (OSError, HTTPException, ValueError, KeyError, NotConfigured) as error:
+    except (OSError, ValueError, KeyError, NotConfigured) as error:
         logger.warning("Airflow does not say which DAGs are paused: %s: %s", type(error).__name__, error)
         return list(names)
     return [name for name in names if dag_ids[name] not in paused]

@@ -26,7 +26,7 @@ def note_run(context: Mapping[str, Any], text: str) -> None:
     run = context["dag_run"]
     try:
         write_note(load_settings(), run.dag_id, run.run_id, text)
-    except (OSError, HTTPException, ValueError, KeyError, NotConfigured) as error:
+    except (OSError, ValueError, KeyError, NotConfigured) as error:
         logger.warning("the note of %s %s was not written: %s: %s", run.dag_id, run.run_id, type(error).__name__, error)
 
 
@@ -47,7 +47,7 @@ def told(counts: Mapping[str, Mapping[str, Any]]) -> str:
 def paused_dags(settings: Settings, dag_ids: Collection[str]) -> frozenset[str]:
     """Which of these DAGs are paused, as Airflow's REST API tells the machine user.
 
-    OSError or HTTPException when it is away, NotConfigured without one.
+    OSError when it is away, NotConfigured without one.
     """
     found = set()
     for dag_id in dag_ids:
@@ -65,7 +65,7 @@ def paused_dags(settings: Settings, dag_ids: Collection[str]) -> frozenset[str]:
 def write_note(settings: Settings, dag_id: str, run_id: str, text: str) -> None:
     """PATCH the note of one run as the machine user.
 
-    OSError or HTTPException when Airflow is away or refuses, NotConfigured without a password.
+    OSError when Airflow is away or refuses, NotConfigured without a password.
     """
     path = f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns/{quote(run_id, safe='')}"
     _as_machine(settings, "PATCH", path, {"note": text[:_LONGEST]})
@@ -100,5 +100,10 @@ def _send(
         raise ValueError("PERENNIAL_AIRFLOW_URL must begin with http:// or https://")
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     request = Request(url, data=None if body is None else json.dumps(body).encode(), headers=headers, method=method)
-    with urlopen(request, timeout=_SECONDS) as answer:
-        return dict(json.loads(answer.read() or b"{}"))
+    try:
+        with urlopen(request, timeout=_SECONDS) as answer:
+            return dict(json.loads(answer.read() or b"{}"))
+    except (
+        HTTPException
+    ) as error:  # an answer that is garbled or breaks off is no OSError, and the same to whoever asked
+        raise ConnectionError(f"Airflow's answer broke off ({type(error).__name__})") from error

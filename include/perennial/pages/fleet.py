@@ -97,12 +97,9 @@ def _row(
     due = standing.due
     breaker_of = cache(lambda: pause_of(ports, agent.name))
     # asking costs more than everything else of a row, so an agent whose newest candidate came to serve is not asked about
-    ask = due is not None and due.due and (agent.budget.limited or not _came_through(standing))
-    held = (
-        waits(ports, agent.name, due.reason, breaker=breaker_of)
-        if ask and due is not None and due.reason is not None
-        else None
-    )
+    held = ""
+    if due is not None and due.due and due.reason is not None and (agent.budget.limited or not _came_through(standing)):
+        held = waits(ports, agent.name, due.reason, breaker=breaker_of) or ""
     refused = standing.rollout_state == "reverted" or (
         standing.verdict is not None and standing.verdict.action == "hold"
     )
@@ -110,7 +107,7 @@ def _row(
     told = breaker.reason if breaker is not None else ""
     return AgentRow(
         name=agent.name, owner=agent.owner, description=agent.description, standing=standing, paused=paused, breaker=told,
-        next=next_trigger(standing, paused=bool(paused), breaker=told, waits=held or "", night=night), waits=held or "",
+        next=next_trigger(standing, paused=bool(paused), breaker=told, waits=held, night=night), waits=held,
     )  # fmt: skip
 
 

@@ -32,13 +32,12 @@ def make_key_pair(private_file: Path, public_file: Path, password: str) -> bool:
             serialization.BestAvailableEncryption(password.encode()),
         )  # fmt: skip
         made = _write_new(private_file, secret)
-    if made or not public_file.exists():
+    if not public_file.exists():
         public = public_half(private_file, password)
         if public is None:
             raise RegistryError(
                 f"{private_file} cannot be opened with this password; correct it, or bring back {public_file.name} beside it"
             )
-        public_file.unlink(missing_ok=True)
         _write_new(public_file, public)
     return made
 

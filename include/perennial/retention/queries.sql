@@ -122,7 +122,8 @@ WHERE state = 'open' AND ctid = ANY (ARRAY({old} LIMIT %(limit)s))
 -- A correction that is refused or dropped gives back what it had overtaken, so a row waits until what overtook it was learned or is gone.
 SELECT e.ctid FROM perennial.examples e
 WHERE e.state IN ('superseded', 'evicted') AND e.added_at < %(before)s
-  AND NOT EXISTS (SELECT FROM perennial.examples w WHERE w.example_id = e.superseded_by AND w.state IN ('raw', 'unlabelled', 'ready', 'claimed', 'held', 'quarantined'))
+  AND NOT EXISTS (SELECT FROM perennial.examples w WHERE w.example_id = e.superseded_by
+                    AND w.state IN ('raw', 'unlabelled', 'ready', 'claimed', 'held', 'quarantined'))
 -- name: remove_leftovers
 WITH purged AS (
     UPDATE perennial.examples SET state = 'purged', input_text = NULL, expected_output = NULL, predicted_output = NULL, user_feedback = NULL,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from perennial.errors import StackError
 
 
 def write_private(path: Path, text: str) -> None:
@@ -30,15 +27,12 @@ def write_private(path: Path, text: str) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a file; empty when there is no file. A damaged file is a StackError that names it."""
+    from perennial.settings import read_object
+
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise StackError(f"{path} is damaged ({error}); move it away and try again") from error
-    if not isinstance(found, dict):
-        raise StackError(f"{path} does not hold a JSON object; move it away and try again")
-    return found
 
 
 @contextmanager

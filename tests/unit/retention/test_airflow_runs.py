@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -125,20 +125,20 @@ def client(airflow: Airflow, password: str | None = "right") -> AirflowRuns:
     return AirflowRuns(Settings(airflow_url=url, airflow_password=password))  # type: ignore[arg-type]
 
 
+# the store, what it knows, and which of that failed
+History: TypeAlias = tuple[RunHistory, dict[tuple[str, str], datetime | None], set[tuple[str, str]]]
+
+
 @pytest.fixture(params=["memory", "http"])
-def history(
-    request: pytest.FixtureRequest, airflow: Airflow
-) -> tuple[RunHistory, dict[tuple[str, str], datetime | None]]:
+def history(request: pytest.FixtureRequest, airflow: Airflow) -> History:
     if request.param == "memory":
         twin = MemoryRuns()
-        return twin, twin.runs
-    return client(airflow), airflow.runs
+        return twin, twin.runs, twin.broken
+    return client(airflow), airflow.runs, airflow.broken
 
 
-def test_only_ended_runs_of_age_go_oldest_first(
-    history: tuple[RunHistory, dict[tuple[str, str], datetime | None]],
-) -> None:
-    runs, known = history
+def test_only_ended_runs_of_age_go_oldest_first(history: History) -> None:
+    runs, known, _ = history
     for number in range(230):
         known[("harvest", f"r{number:03}")] = CUT - timedelta(minutes=230 - number)
     known.update(
@@ -185,11 +185,8 @@ def test_what_is_wrong_is_said(airflow: Airflow) -> None:
         AirflowRuns(Settings(airflow_url="file:///etc", airflow_password="x")).old(CUT, 1)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("form", ["memory", "http"])
-def test_a_dag_has_failed_when_its_newest_ended_run_did(form: str, airflow: Airflow) -> None:
-    twin = MemoryRuns()
-    runs: RunHistory = twin if form == "memory" else client(airflow)
-    known, broken = (twin.runs, twin.broken) if form == "memory" else (airflow.runs, airflow.broken)
+def test_a_dag_has_failed_when_its_newest_ended_run_did(history: History) -> None:
+    runs, known, broken = history
     hour = timedelta(hours=1)
     known.update(
         {
@@ -210,11 +207,8 @@ def test_failures_of_other_peoples_dags_are_not_ours_to_tell(airflow: Airflow) -
     assert list(client(airflow).failed(NOW - timedelta(hours=1))) == [("harvest", "bad")]
 
 
-@pytest.mark.parametrize("form", ["memory", "http"])
-def test_many_failures_of_one_dag_hide_no_other_and_a_recovered_one_is_not_told(form: str, airflow: Airflow) -> None:
-    twin = MemoryRuns()
-    runs: RunHistory = twin if form == "memory" else client(airflow)
-    known, broken = (twin.runs, twin.broken) if form == "memory" else (airflow.runs, airflow.broken)
+def test_many_failures_of_one_dag_hide_no_other_and_a_recovered_one_is_not_told(history: History) -> None:
+    runs, known, broken = history
     minute = timedelta(minutes=1)
     known.update({("retention", "bad"): NOW - 300 * minute, ("train_scout", "old"): NOW - 3000 * minute})
     known.update({("harvest", f"bad{at:03}"): NOW - at * minute for at in range(120, 0, -1)})
@@ -223,10 +217,8 @@ def test_many_failures_of_one_dag_hide_no_other_and_a_recovered_one_is_not_told(
     assert list(runs.failed(NOW - 1440 * minute)) == [("harvest", "bad001"), ("retention", "bad")]
 
 
-@pytest.mark.parametrize("form", ["memory", "http"])
-def test_a_run_is_started_once(form: str, airflow: Airflow) -> None:
-    twin = MemoryRuns()
-    runs: RunHistory = twin if form == "memory" else client(airflow)
+def test_a_run_is_started_once(history: History) -> None:
+    runs, known, _ = history
     for _ in range(2):
         runs.start("rollout_scout", "import__1.1.0")
-    assert dict(twin.runs if form == "memory" else airflow.runs) == {("rollout_scout", "import__1.1.0"): None}
+    assert known == {("rollout_scout", "import__1.1.0"): None}
