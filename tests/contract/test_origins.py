@@ -48,12 +48,13 @@ def test_a_sender_is_new_for_each_agent_and_cannot_date_itself_back(store: Store
     assert found[here.example_id].first_seen > here.created_at + timedelta(days=30)
 
 
-def test_a_label_of_the_models_own_making_never_enters_the_holdout(store: Store) -> None:
+@pytest.mark.parametrize(("good", "bad"), [("good", "bad"), ("rather good", "rather bad")])
+def test_a_label_of_the_models_own_making_never_enters_the_holdout(store: Store, good: str, bad: str) -> None:
     store.buffer.sync_agents([record(holdout=0.999)])
-    own = row("its own answer", "good", predicted_output="good")
-    other = row("another answer", "good", predicted_output="bad")
-    outcome = row("an outcome", "good", predicted_output="good", source=Source.SAMPLE)
-    told = row("told", "good", predicted_output="good", source=Source.FEEDBACK)
+    own = row("its own answer", good, predicted_output=good)
+    other = row("another answer", good, predicted_output=bad)
+    outcome = row("an outcome", good, predicted_output=good, source=Source.SAMPLE)
+    told = row("told", good, predicted_output=good, source=Source.FEEDBACK)
     store.buffer.add_many([own, other, outcome, told])
     store.admit()
     kept = {one.text for one in store.buffer.holdout("scout", TASK, datetime.now(UTC) + timedelta(minutes=1), 100)}
