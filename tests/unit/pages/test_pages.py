@@ -290,6 +290,22 @@ def test_the_way_back_is_one_form(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Serve 1.0.0 again" not in world.client(Role.EDITOR).get("/version?agent=scout&version=1.0.0").text
 
 
+def test_the_page_of_a_version_leads_to_mlflow_without_its_login() -> None:
+    world = make_pages_world(settings=Settings(mlflow_url="http://trainer:s3cret-pw@mlflow:5000"))
+    page = world.client(Role.VIEWER).get("/version?agent=scout")
+    assert "s3cret-pw" not in page.text
+    assert "trainer" not in page.text
+    assert "http://mlflow:5000/#/models/scout" in {one.get("href") for one in Seen(page.text).all("a")}
+
+
+@pytest.mark.parametrize("url", ["databricks", "sqlite:////srv/mlflow.db"])
+def test_an_mlflow_without_pages_is_named_without_a_link(url: str) -> None:
+    page = make_pages_world(settings=Settings(mlflow_url=url)).client().get("/version?agent=scout")
+    assert page.status_code == 200
+    assert "Model in MLflow" in Seen(page.text).text
+    assert not [one for one in Seen(page.text).all("a") if "#/models" in (one.get("href") or "")]
+
+
 # --- explain ----------------------------------------------------------------------------------------------------------------
 
 
