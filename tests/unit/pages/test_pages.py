@@ -13,8 +13,9 @@ from starlette.testclient import TestClient
 
 from perennial.domain.job import JobRequest
 from perennial.domain.words import JobStatus
-from perennial.errors import InvalidExample, NotConfigured, RolloutError, StoreUnavailable
+from perennial.errors import InvalidExample, NotConfigured, RegistryError, RolloutError, StoreUnavailable
 from perennial.fleet.agent import Gates
+from perennial.flows.explain import explain as explain_flow
 from perennial.flows.training_switch import switch_training
 from perennial.ingest.results import Due
 from perennial.pages import explain, fleet, version
@@ -323,6 +324,24 @@ def test_what_served_then(world: PagesWorld) -> None:
     for wrong in ("noon", "25:00", "2026-13-01"):
         with pytest.raises(InvalidExample, match="is not a time"):
             explain.moment(wrong, NOW)
+
+
+@pytest.mark.parametrize("ended", ["released", "judged", "open"])
+def test_a_job_of_another_agent_explains_nothing(world: PagesWorld, ended: str) -> None:
+    if ended == "released":
+        job = world.release("desk", "1.0.0", note="desk's own training").job_id  # scout has a 1.0.0 of its own
+    else:
+        job = world.buffer.open_job(JobRequest(agent="desk", run_id="desk-1"))
+    if ended == "judged":
+        world.ledger.add_gate_report(
+            agent="desk", job_id=job, attempt=1, content_digest="x", action="hold", report=gate_report("hold")
+        )
+    with pytest.raises(RegistryError, match=f"job {job} is one of desk, not of scout"):
+        explain_flow(world.ports, "scout", str(job))
+    client = world.client()
+    assert client.get(f"/version?agent=scout&version={job}").status_code == 404
+    assert explain_flow(world.ports, "desk", str(job), check_files=False).agent == "desk"
+    assert client.get(f"/version?agent=desk&version={job}").status_code == 200
 
 
 # --- every page -------------------------------------------------------------------------------------------------------------
