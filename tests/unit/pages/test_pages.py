@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -324,6 +325,38 @@ def test_what_served_then(world: PagesWorld) -> None:
     for wrong in ("noon", "25:00", "2026-13-01"):
         with pytest.raises(InvalidExample, match="is not a time"):
             explain.moment(wrong, NOW)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("14:02", "2026-11-21T14:02+00:00"),
+        (" 14:02 ", "2026-11-21T14:02+00:00"),
+        ("14:02Z", "2026-11-21T14:02+00:00"),
+        ("14:02+01", "2026-11-21T13:02+00:00"),
+        ("14:02-05", "2026-11-21T19:02+00:00"),
+        ("14:02+0200", "2026-11-21T12:02+00:00"),
+        ("14:02:30+02:00", "2026-11-21T12:02:30+00:00"),
+        ("00:30+11", "2026-11-21T13:30+00:00"),  # today is the 22nd there
+        ("2026-11-20T09:00+01", "2026-11-20T08:00+00:00"),
+        ("2026-11-20 09:00", "2026-11-20T09:00+00:00"),
+    ],
+)
+def test_a_clock_time_is_read_in_the_zone_that_it_names(typed: str, meant: str) -> None:
+    assert explain.moment(typed, NOW) == datetime.fromisoformat(meant)
+
+
+@pytest.mark.parametrize("typed", ["14:02+1", "14:02 01", "14:02+25", "14:02 CET", "9:5", "1402+01"])
+def test_a_time_that_could_be_misread_is_refused(typed: str) -> None:
+    with pytest.raises(InvalidExample, match="is not a time"):
+        explain.moment(typed, NOW)
+
+
+@pytest.mark.parametrize("typed", ["0001-01-01T00:00+23:59", "9999-12-31T23:59-23:59"])
+def test_a_time_at_the_end_of_the_calendar_breaks_no_page(world: PagesWorld, typed: str) -> None:
+    answer = world.client().get("/explain", params={"agent": "scout", "at": typed})
+    assert answer.status_code == 422
+    assert "is not a time" in answer.text
 
 
 @pytest.mark.parametrize("ended", ["released", "judged", "open"])
