@@ -96,7 +96,8 @@ class Settings(BaseSettings):
     admit_database_url: SecretStr | None = None  # of role perennial_admit, only where tasks admit
     owner_database_url: SecretStr | None = None  # of role perennial_owner, for `perennial migrate` and upgrades alone
 
-    mlflow_url: str = "http://127.0.0.1:5500"  # tracking server and registry
+    # tracking server and registry; a login in it (http://user:password@host) is shown to nobody
+    mlflow_url: str = Field("http://127.0.0.1:5500", repr=False)
     airflow_url: str = "http://127.0.0.1:8080"  # Airflow's API
     airflow_user: str = "machine"  # who notes, pauses and deletes runs there
     airflow_password: SecretStr | None = None  # of that user
@@ -218,6 +219,17 @@ def _postgres_url() -> str | None:
     port, name = os.environ.get("POSTGRES_PORT", "5432"), os.environ.get("POSTGRES_DB", "perennial")
     secret = f":{quote(password, safe='')}" if password else ""
     return f"postgresql://{quote(user, safe='')}{secret}@{host}:{port}/{quote(name, safe='')}"
+
+
+def without_login(url: str) -> str:
+    """An address as people may see it: without user, password and query. What is no URL comes back as it is.
+
+    >>> without_login("http://trainer:secret@mlflow:5000/base"), without_login("databricks")
+    ('http://mlflow:5000/base', 'databricks')
+    """
+    scheme, mark, rest = url.partition("://")
+    # the last @, since a password that was not quoted may hold one, and a /, too
+    return f"{scheme}{mark}{rest.rpartition('@')[2].partition('?')[0]}" if mark else url
 
 
 def load_settings(**overrides: Any) -> Settings:

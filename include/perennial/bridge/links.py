@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperatorLink
 
-from perennial.settings import load_settings
+from perennial.settings import load_settings, without_login
 
 
 class _ResultLink(BaseOperatorLink):  # type: ignore[misc]
@@ -40,4 +40,4 @@ class GatewayLink(BaseOperatorLink):  # type: ignore[misc]
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """The page that lists agents, versions and weights."""
-        return f"{load_settings().data_plane_url.rstrip('/')}/v1/agents"
+        return f"{without_login(load_settings().data_plane_url).rstrip('/')}/v1/agents"

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
+from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
@@ -47,6 +48,16 @@ def newest_promotion(agent: str, moves: Sequence[AliasMove], since: datetime) ->
         return None
     before = served[1].version if len(served) > 1 else None
     return {"agent": agent, "version": str(served[0].version), "previous": before or ""}
+
+
+def moment(since: object) -> datetime:
+    """A moment in ISO 8601, or what native templates make of one; UTC when it names no zone. ValueError for anything else.
+
+    >>> moment("2026-11-20").isoformat(), moment("2026-11-20 06:00:00+01:00").isoformat()
+    ('2026-11-20T00:00:00+00:00', '2026-11-20T06:00:00+01:00')
+    """
+    found = datetime.fromisoformat(str(since).strip())
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 class _PollTrigger(BaseTrigger):  # type: ignore[misc]
@@ -103,7 +114,7 @@ class ModelPromotedTrigger(_PollTrigger):
 
     def ask(self) -> list[dict[str, str]]:
         """The agents that serve another version."""
-        return promotions(self.agents, datetime.fromisoformat(self.since))
+        return promotions(self.agents, moment(self.since))
 
 
 class _PerennialSensor(BaseSensorOperator):  # type: ignore[misc]
@@ -113,7 +124,11 @@ class _PerennialSensor(BaseSensorOperator):  # type: ignore[misc]
 
     def __init__(self, *, agents: Sequence[str] = (), seconds: float = 5.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.agents, self.seconds = list(agents), seconds
+        self.agents, self.seconds = agents if isinstance(agents, str) else list(agents), seconds
+
+    def named(self) -> list[str]:
+        """The agents after templating; one that was given without a list is one, not its letters."""
+        return [self.agents] if isinstance(self.agents, str) and self.agents else list(self.agents)
 
     def trigger(self) -> Any:
         """What waits in the triggerer."""
@@ -137,7 +152,7 @@ class BufferReadySensor(_PerennialSensor):
 
     def trigger(self) -> Any:
         """Looks at what is due."""
-        return BufferReadyTrigger(self.agents, self.seconds)
+        return BufferReadyTrigger(self.named(), self.seconds)
 
 
 class ModelPromotedSensor(_PerennialSensor):
@@ -145,7 +160,8 @@ class ModelPromotedSensor(_PerennialSensor):
 
     Returns ``[{"agent": ..., "version": ..., "previous": ...}]``.
 
-    :param since: (templated) the moment after which a promotion counts, ISO 8601; empty: when the sensor starts.
+    :param since: (templated) the moment after which a promotion counts, ISO 8601, UTC when it names no zone; empty: when the sensor
+        starts. What is no time fails the task at once.
         ``{{ prev_start_date_success or '' }}`` loses none between two runs of one DAG; what the run before saw may come once more.
         (With its end instead, a promotion between its last look and its end would be lost.)
     """
@@ -157,5 +173,12 @@ class ModelPromotedSensor(_PerennialSensor):
         self.since = since
 
     def trigger(self) -> Any:
-        """Compares with what served at ``since``."""
-        return ModelPromotedTrigger(self.agents, self.seconds, self.since or datetime.now(UTC).isoformat())
+        """Compares with what served at ``since``; AirflowFailException when that is no time, since no look would ever end then."""
+        given = "" if self.since is None else str(self.since).strip()
+        try:
+            since = moment(given) if given else datetime.now(UTC)
+        except ValueError as error:
+            raise AirflowFailException(
+                f"since is not a time: {given[:60]!r}; give ISO 8601 such as 2026-11-21T06:00, or nothing (UTC is meant without a zone)"
+            ) from error
+        return ModelPromotedTrigger(self.named(), self.seconds, since.isoformat())

@@ -50,14 +50,14 @@ def new(
     json: Json = False,
 ) -> None:
     """Write the fleet file of a new agent, with the tasks and labels found in a file of examples. Nothing is imported yet."""
-    from perennial.domain.names import name_problem
+    from perennial.domain.names import dag_problem, name_problem
     from perennial.errors import FleetError, SourceError
     from perennial.events.files import read_records
     from perennial.fleet.draft import draft_of
     from perennial.fleet.writing import check_free, fleet_file, write_fleet_file
     from perennial.settings import load_settings
 
-    if problem := name_problem(name):
+    if problem := name_problem(name) or dag_problem(name):
         raise FleetError(f"the agent name {name[:48]!r} {problem}")
     folder = load_settings().fleet_folder
     check_free(folder, name)

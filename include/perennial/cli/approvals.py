@@ -41,7 +41,9 @@ def approvals(
 
 
 def _question(ports: Ports, row: Question) -> dict[str, Any]:
-    airflow = ports.settings.airflow_url.rstrip("/")
+    from perennial.settings import without_login
+
+    airflow = without_login(ports.settings.airflow_url).rstrip("/")
     return {
         "agent": row.agent, "version": row.version, "asked": row.asked_at.isoformat(timespec="seconds"),
         "requested by": row.requested_by or "a machine", "digest": row.content_digest, "job": str(row.job_id),

@@ -31,9 +31,11 @@ def moment(text: str) -> datetime:
     """
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as error:
+        found = found if found.tzinfo else found.replace(tzinfo=UTC)
+        found.astimezone(UTC)  # it is shown in UTC
+    except (ValueError, OverflowError) as error:
         raise typer.BadParameter(f"{text!r} is not a time like 2026-11-21T16:10") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return found
 
 
 def who(actor: str) -> str:

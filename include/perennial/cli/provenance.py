@@ -203,7 +203,7 @@ def _approval_rows(found: Explanation) -> _Rows:
 def _rollout_rows(rollout: Rolled) -> _Rows:
     steps = ", ".join(f"{step:.0%}" for step in rollout.steps)
     end = f", ended {_when(rollout.ended_at)}" if rollout.ended_at else ""
-    full = f", everything since {_when(rollout.full_at)}" if rollout.full_at else ""
+    full = f", everything from {_when(rollout.full_at)}" if rollout.full_at else ""
     because = f": {rollout.reason}" if rollout.reason else ""
     rows = [
         (f"rollout {rollout.id}", f"{rollout.state}{because}"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from perennial.demo.plot import draw
 from perennial.demo.story import Facts
-from perennial.settings import Settings
+from perennial.settings import Settings, without_login
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,9 +61,9 @@ def write_json(facts: Facts, path: Path) -> None:
 
 def print_links(console: Console, settings: Settings, picture: Path) -> None:
     """Where to look next."""
-    console.print(f"\nAirflow   {settings.airflow_url}   (logins: perennial status)")
-    console.print(f"MLflow    {settings.mlflow_url}")
-    console.print(f"Gateway   {settings.data_plane_url}/v1/agents")
+    console.print(f"\nAirflow   {without_login(settings.airflow_url)}   (logins: perennial status)")
+    console.print(f"MLflow    {without_login(settings.mlflow_url)}")
+    console.print(f"Gateway   {without_login(settings.data_plane_url)}/v1/agents")
     console.print(f"Picture   {picture}")
     console.print("The stack stays up; `perennial down` stops it.")
 

@@ -8,6 +8,7 @@ import re
 from perennial.domain.words import JSON
 
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
+_SHIPPED = frozenset({"rollout_watch"})  # DAGs of the whole fleet whose ids look like those of one agent's
 
 
 def name_problem(name: str) -> str | None:
@@ -21,6 +22,16 @@ def name_problem(name: str) -> str | None:
     if not NAME.match(name) or name.endswith("\n"):
         return "must begin with a small letter, go on with small letters, digits and _, and have at most 48 of them"
     return "is a word of Python; choose another" if keyword.iskeyword(name) or keyword.issoftkeyword(name) else None
+
+
+def dag_problem(agent: str) -> str | None:
+    """What is wrong with an agent's name because of its DAGs ``train_<agent>`` and ``rollout_<agent>``; None when it is good.
+
+    >>> dag_problem("desk") is None, dag_problem("watch")
+    (True, 'takes the place of the DAG rollout_watch; choose another name')
+    """
+    taken = _SHIPPED & {f"train_{agent}", f"rollout_{agent}"}  # Airflow keeps one DAG per id
+    return f"takes the place of the DAG {min(taken)}; choose another name" if taken else None
 
 
 def as_name(text: str) -> str:

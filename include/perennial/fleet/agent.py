@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from perennial.domain.model import Trainer
-from perennial.domain.names import NAME
+from perennial.domain.names import NAME, dag_problem
 from perennial.domain.words import TaskKind, TooLittleTraffic
 from perennial.fleet.budget import NO_LIMIT, Budget
 from perennial.registry.permission import Rule
@@ -158,6 +158,8 @@ class Agent:
     def __post_init__(self) -> None:
         if not NAME.match(self.name):
             raise ValueError(f"agent name {self.name!r} must match {NAME.pattern}")
+        if problem := dag_problem(self.name):
+            raise ValueError(f"agent name {self.name!r} {problem}")
         if not self.tasks:
             raise ValueError(f"agent {self.name} declares no task")
         for window in self.freeze:

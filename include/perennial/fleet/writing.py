@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from uuid import uuid4
 
-from perennial.domain.names import name_problem
+from perennial.domain.names import dag_problem, name_problem
 from perennial.domain.words import TaskKind
 from perennial.errors import FleetError
 from perennial.fleet import loader
@@ -100,7 +100,7 @@ def write_fleet_file(folder: Path, name: str, text: str) -> Path:
 
     Runs in the CLI. Killed at any point it leaves the file or nothing that the loader reads.
     """
-    if problem := name_problem(name):
+    if problem := name_problem(name) or dag_problem(name):
         raise FleetError(f"the agent name {name[:48]!r} {problem}")
     target = folder / f"{name}.py"
     check_free(folder, name)

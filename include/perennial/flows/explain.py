@@ -187,7 +187,7 @@ def explain(
 
     ``subject`` is a version, or the id of a job whose candidate was refused; left out, it is what served ``at`` that time
     or serves now. Without ``check_files`` the model store is not asked: no bundle is fetched, and there are no links to it.
-    RegistryError when the agent or the subject is unknown.
+    RegistryError when the agent or the subject is unknown, or when the job is another agent's.
     """
     moves = ports.ledger.moves(agent, MOVES)
     history = ports.rollouts.serving_history(agent)
@@ -203,6 +203,7 @@ def explain(
         released = ports.ledger.version_of_job(job_id)
         if released is None:
             return _refused(ports, agent, job_id, moment)
+        _check_owner(agent, job_id, released.agent)
         version = released.version
     release = ports.ledger.version(agent, version)
     if release is None:
@@ -215,6 +216,11 @@ def _as_uuid(text: str) -> UUID | None:
         return UUID(text)
     except ValueError:
         return None
+
+
+def _check_owner(agent: str, job_id: UUID, owner: str) -> None:
+    if owner != agent:  # its version, if it has one, may be another model's here
+        raise RegistryError(f"job {job_id} is one of {owner}, not of {agent}; ask about it under that agent")
 
 
 def _released(
@@ -242,8 +248,7 @@ def _refused(ports: Ports, agent: str, job_id: UUID, moment: Moment | None) -> E
     trigger = _trigger(ports, job_id, {})
     if report is None and trigger.missing:
         raise RegistryError(f"{agent} has no job {job_id}; `perennial models {agent}` lists the jobs of the releases")
-    if report is not None and report.agent != agent:
-        raise RegistryError(f"job {job_id} is one of {report.agent}, not of {agent}")
+    _check_owner(agent, job_id, report.agent if report is not None else ports.buffer.job(job_id).agent)
     decisions = _decisions(ports, job_id)
     ended = "not released yet" if trigger.status and trigger.completed_at is None else "never released"
     outcome = f"{ended}: {trigger.note or trigger.status or 'the job left no note'}"

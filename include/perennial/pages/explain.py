@@ -30,16 +30,24 @@ def moment(text: str, now: datetime) -> datetime:
     >>> now = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
     >>> moment("14:02", now).isoformat(), moment("2026-11-20T09:00+01:00", now).isoformat()
     ('2026-11-21T14:02:00+00:00', '2026-11-20T09:00:00+01:00')
+    >>> moment("14:02+01", now).isoformat()
+    '2026-11-21T14:02:00+01:00'
     """
+    text = text.strip()
     try:
-        if len(text) <= 8 and ":" in text:
-            return datetime.combine(now.astimezone(UTC).date(), time.fromisoformat(text), tzinfo=UTC)
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
+        if text[2:3] == ":":
+            clock = time.fromisoformat(text)
+            zone = clock.tzinfo or UTC
+            found = datetime.combine(now.astimezone(zone).date(), clock, tzinfo=zone)
+        else:
+            found = datetime.fromisoformat(text)
+        found = found if found.tzinfo else found.replace(tzinfo=UTC)
+        found.astimezone(UTC)  # the pages show it in UTC, where the first and the last day of the calendar may not be
+    except (ValueError, OverflowError) as error:
         raise InvalidExample(
-            "time", "is not a time like 14:02 or 2026-11-21T14:02", "type one; UTC is meant"
+            "time", "is not a time like 14:02 or 2026-11-21T14:02", "type one; UTC is meant when it names no zone"
         ) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return found
 
 
 def gather(ports: Ports, *, agent: str = "", at: str = "", now: datetime) -> ExplainView:

@@ -153,21 +153,27 @@ def gather(ports: Ports, agent: str, rollout_id: int | None = None) -> RolloutVi
     if row.id == now["id"] and (row.state in OPEN or row.state is RolloutState.BAKING):
         evidence = now.get("evidence") or {}
         return RolloutView(
-            live=True, arms=_arms(evidence, row, champion=status["serving"]), difference=_difference(evidence, row),
+            live=True, arms=_arms(evidence, row, row.state, champion=status["serving"]), difference=_difference(evidence, row),
             says=now.get("says"), because=now.get("because", ""), next=now["next"], reporters=now["reported_by"], **shown,
         )  # fmt: skip
-    evidence = next((one["evidence"] for one in reversed(looks) if one["evidence"].get("candidate")), {})
+    kept = next((one for one in reversed(looks) if one["evidence"].get("candidate")), None)
+    evidence = kept["evidence"] if kept is not None else {}
+    seen_in = RolloutState(kept["state"]) if kept is not None else row.state
     return RolloutView(
-        live=False, arms=_arms(evidence, row, champion=row.previous), difference=_difference(evidence, row),
+        live=False, arms=_arms(evidence, row, seen_in, champion=row.previous), difference=_difference(evidence, row),
         because=row.reason, **shown,
     )  # fmt: skip
 
 
-def _arms(evidence: Mapping[str, Any], row: RolloutRow, *, champion: str | None) -> tuple[Arm, ...]:
-    baking = row.full_at is not None
+def _arms(
+    evidence: Mapping[str, Any], row: RolloutRow, seen_in: RolloutState, *, champion: str | None
+) -> tuple[Arm, ...]:
+    """Both arms as they were called in the state in which the numbers were seen."""
+    baking = seen_in is RolloutState.BAKING
+    promoted = "champion now" if row.state is RolloutState.BAKING else "champion then"
     named = (
         ("champion" if not baking else "predecessor", "champion", row.previous if baking else champion, 1 - row.weight),
-        ("candidate" if not baking else "champion now", "candidate", row.version, row.weight),
+        ("candidate" if not baking else promoted, "candidate", row.version, row.weight),
     )
     found = []
     for name, key, version, weight in named:
@@ -306,7 +312,8 @@ def _now(view: RolloutView, row: RolloutRow, asked: Asked) -> Html:
         pairs.append(("Reported by", f"{view.reporters} people within {span(row.plan.reports_window_seconds)}{limit}"))
     pairs.append(("Began", when(row.started_at, asked.now)))
     if row.full_at is not None:
-        pairs.append(("Serves everything", when(row.full_at, asked.now)))
+        told = "Serves everything since" if row.state is RolloutState.BAKING else "Served everything from"
+        pairs.append((told, when(row.full_at, asked.now)))
     if row.ended_at is not None:
         pairs.append(("Ended", when(row.ended_at, asked.now)))
     return section("Where it stands", facts(pairs))
@@ -328,7 +335,9 @@ def _steps(row: RolloutRow) -> Html:
 def _step(row: RolloutRow, number: int, *, last: bool) -> tuple[str, str]:
     """What became of one step, and its tone. Of a rollout that ended early the row does not say whether its first step had begun."""
     if row.full_at is not None:
-        return ("now", "busy") if last and row.state is RolloutState.BAKING else ("passed", "good")
+        if last and row.state in (RolloutState.BAKING, RolloutState.REVERTED):
+            return ("now", "busy") if row.state is RolloutState.BAKING else ("reverted", "bad")
+        return "passed", "good"
     if row.state in OPEN:
         if row.state is RolloutState.CANARY and number <= row.step:
             return ("now", "busy") if number == row.step else ("passed", "good")

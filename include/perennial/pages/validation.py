@@ -124,13 +124,15 @@ class JobLine:
 
 
 def gather_all(ports: Ports) -> tuple[JobLine, ...]:
-    """The newest validated job of every agent: one bounded query each."""
+    """The newest validated job of every agent: one bounded query each, and a second where one attempt fills it."""
     return tuple(found[0] for agent in ports.fleet().names if (found := gather_agent(ports, agent, limit=10)))
 
 
 def gather_agent(ports: Ports, agent: str, *, limit: int = RECENT) -> tuple[JobLine, ...]:
     """The agent's last validated jobs, newest first."""
     stored = ports.ledger.recent_validations(agent, limit)
+    if len(stored) == limit:
+        stored = _whole(stored) or ports.ledger.validations(stored[-1].job_id)
     by_job: dict[UUID, list[Validation]] = {}
     for one in stored:
         by_job.setdefault(one.job_id, []).append(one)
@@ -147,6 +149,12 @@ def gather_agent(ports: Ports, agent: str, *, limit: int = RECENT) -> tuple[JobL
             )
         )  # fmt: skip
     return tuple(found)
+
+
+def _whole(stored: Sequence[Validation]) -> tuple[Validation, ...]:
+    """A full list without its oldest attempt, of which the limit may have left out tasks: those may be the ones that broke."""
+    last = stored[-1]
+    return tuple(one for one in stored if one.job_id != last.job_id or one.attempt > last.attempt)
 
 
 def _broken(report: Mapping[str, Any]) -> list[str]:

@@ -37,6 +37,7 @@ from perennial.pages.layout import (
 from perennial.pages.overview import Overview, Score, Verdict, VersionLine
 from perennial.pages.page import Action, Asked, Page, Site
 from perennial.pages.roles import Role
+from perennial.settings import without_login
 
 LISTED = 40  # versions and verdicts of the lists at the end
 SAMPLE = 12  # examples of which the page shows the redacted text
@@ -147,7 +148,7 @@ def mlflow_links(url: str, agent: str, run_id: str | None) -> dict[str, str]:
     >>> mlflow_links("http://127.0.0.1:5500/", "scout", None)
     {'Model in MLflow': 'http://127.0.0.1:5500/#/models/scout'}
     """
-    base = url.rstrip("/")
+    base = without_login(url).rstrip("/")
     found = {"Model in MLflow": f"{base}/#/models/{quote(agent, safe='')}"}
     if run_id:
         found["Run in MLflow"] = f"{base}/#/runs/{quote(run_id, safe='')}"
@@ -259,7 +260,7 @@ def _standing(view: VersionView, found: Explanation, asked: Asked) -> Html:
         ]
     pairs += [("Approval", _approval(view, found, asked))]
     links = [
-        el("a", name, href=url, data_leave=True, rel="noopener") for name, url in view.mlflow.items()
+        link(name, url, data_leave=True, rel="noopener") for name, url in view.mlflow.items()
     ]  # fmt: skip
     pairs.append(
         ("MLflow", join(*(join(one, " · " if number < len(links) - 1 else None) for number, one in enumerate(links))))

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from perennial.errors import RegistryError, VersionExists
 from perennial.registry.bundle import signature_path
 from perennial.registry.manifest import Manifest
 from perennial.registry.store import ModelStore, Published, check_manifest, finite, prefixed, release_tags
+from perennial.settings import without_login
 
 __all__ = ["MlflowStore", "ModelStore", "Published"]
 
@@ -45,16 +45,16 @@ class MlflowStore:
 
     def __init__(self, url: str, backend: str | None = None) -> None:
         self._url = url.rstrip("/")
+        self._shown = without_login(self._url)  # for people: the URL itself can hold a password
         self._backend = backend  # URI of MLflow's own database, where this process may reach it
         self._numbers: dict[tuple[str, str], tuple[str, str]] = {}  # (agent, version) -> (number, run id): immutable
 
     def __repr__(self) -> str:
-        return f"MlflowStore({self._place})"  # never the URL: it can hold a password
+        return f"MlflowStore({self._place})"
 
     @property
     def _place(self) -> str:
-        parts = urlsplit(self._url)
-        return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+        return self._shown.partition("://")[2] or self._shown
 
     def publish(
         self, bundle: Path, signature: Path, manifest: Manifest, *, digest: str, metrics: Mapping[str, float],
@@ -237,15 +237,17 @@ class MlflowStore:
         return ""
 
     def links(self, agent: str, version: str) -> dict[str, str]:
-        """See ``ModelStore``."""
+        """See ``ModelStore``; empty too when MLflow is not reached by HTTP, since there are no pages then."""
+        if not self._shown.startswith(("http://", "https://")):
+            return {}
         with self._client() as client:
             found = self._publication(client, agent, version)
             if found is None:
                 return {}
             experiment = client.get_run(found.run_id).info.experiment_id
         return {
-            "run_url": f"{self._url}/#/experiments/{experiment}/runs/{found.run_id}",
-            "version_url": f"{self._url}/#/models/{agent}/versions/{found.version}",
+            "run_url": f"{self._shown}/#/experiments/{experiment}/runs/{found.run_id}",
+            "version_url": f"{self._shown}/#/models/{agent}/versions/{found.version}",
         }
 
     @contextmanager
@@ -261,11 +263,17 @@ class MlflowStore:
         try:
             yield MlflowClient(tracking_uri=self._url, registry_uri=self._url)
         except RequestException as error:
-            raise RegistryError(f"MLflow at {self._place} is away ({type(error).__name__}); try again") from error
+            raise RegistryError(f"MLflow at {self._place} is away ({type(error).__name__}); try again") from self._told(
+                error
+            )
         except MlflowException as error:
             raise RegistryError(
                 f"MLflow at {self._place} refused ({error.error_code}); its log has the details"
-            ) from error
+            ) from self._told(error)
+
+    def _told(self, error: Exception) -> Exception | None:
+        """The cause for tracebacks, which end in logs; none when there is a login, since MLflow's own words quote the URL."""
+        return error if self._shown == self._url else None
 
     def _number(self, client: Any, agent: str, version: str) -> str:
         if (agent, version) not in self._numbers:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.sdk.module_loading import import_string
 
 from perennial.bridge import reports, sensors
@@ -129,6 +129,51 @@ def test_a_moment_without_an_offset_is_refused_by_the_comparison() -> None:
     trigger = ModelPromotedTrigger(["scout"], 1.0, "2026-11-21T06:00:00")
     with pytest.raises(TypeError):
         newest_promotion("scout", [move("1.0.1", 5)], datetime.fromisoformat(trigger.since))
+
+
+@pytest.mark.parametrize(
+    ("since", "handed"),
+    [
+        ("2026-11-20", "2026-11-20T00:00:00+00:00"),  # {{ ds }}
+        ("2026-11-20T06:00:00", "2026-11-20T06:00:00+00:00"),
+        (" 2026-11-20 06:00:00+01:00 ", "2026-11-20T06:00:00+01:00"),  # a time as a template writes it
+        ("20261120T060000", "2026-11-20T06:00:00+00:00"),  # {{ ts_nodash }}
+        (NOW, "2026-11-21T06:00:00+00:00"),  # native templates
+        (NOW.date(), "2026-11-21T00:00:00+00:00"),
+    ],
+    ids=str,
+)
+def test_a_moment_without_a_zone_is_in_utc(since: Any, handed: str) -> None:
+    trigger = ModelPromotedSensor(task_id="wait", since=since).trigger()
+    assert (trigger.since, trigger.serialize()[1]["since"]) == (handed, handed)
+
+
+@pytest.mark.parametrize("since", ["", "  ", None])
+def test_no_moment_is_that_of_the_start(since: Any) -> None:
+    trigger = ModelPromotedSensor(task_id="wait", since=since).trigger()
+    assert abs(datetime.fromisoformat(trigger.since) - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("since", ["yesterday", "None", "2026-13-01", 7])
+def test_what_is_no_moment_fails_the_task_at_once(since: Any) -> None:
+    with pytest.raises(AirflowFailException, match=r"since is not a time.*2026-11-21T06:00"):
+        ModelPromotedSensor(task_id="wait", since=since).execute({})
+
+
+def test_a_trigger_that_was_handed_a_moment_without_a_zone_still_fires(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[datetime] = []
+    monkeypatch.setattr(sensors, "promotions", lambda agents, since: asked.append(since) or [])
+    ModelPromotedTrigger(["scout"], 1.0, "2026-11-21T06:00:00").ask()  # deferred before sensors minded the zone
+    assert asked == [NOW]
+
+
+@pytest.mark.parametrize("sensor", [BufferReadySensor, ModelPromotedSensor])
+def test_one_agent_is_not_taken_for_its_letters(sensor: Any) -> None:
+    assert sensor(task_id="wait", agents="scout").trigger().agents == ["scout"]
+    assert sensor(task_id="wait", agents=("scout", "desk")).trigger().agents == ["scout", "desk"]
+    templated = sensor(task_id="wait", agents="{{ params.agent }}")
+    templated.render_template_fields({"params": {"agent": "desk"}})
+    assert templated.trigger().agents == ["desk"]
 
 
 @pytest.mark.req("D11")

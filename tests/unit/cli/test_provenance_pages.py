@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from perennial.cli import provenance
+from perennial.cli.common import moment
 from perennial.flows import explain as flow
 from perennial.flows.explain import (
     Answer,
@@ -136,3 +137,10 @@ def test_the_page_fits_the_terminal_and_says_everything(columns: int, monkeypatc
         "canaryrollback:toomanyerrors", "candidate1.0.2with5%ofthekeys", "r" * 32,
     ):  # fmt: skip
         assert needed in page or columns < 80, needed
+
+
+@pytest.mark.parametrize("typed", ["14:02+01", "yesterday", "0001-01-01T00:00+23:59", "9999-12-31T23:59-23:59"])
+def test_a_time_that_is_none_is_refused_in_a_sentence(typed: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is not a time like 2026-11-21T16:10"):
+        moment(typed)
+    assert moment("2026-11-21T14:02+01") == moment("2026-11-21T13:02")

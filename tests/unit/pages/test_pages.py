@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -13,8 +14,9 @@ from starlette.testclient import TestClient
 
 from perennial.domain.job import JobRequest
 from perennial.domain.words import JobStatus
-from perennial.errors import InvalidExample, NotConfigured, RolloutError, StoreUnavailable
+from perennial.errors import InvalidExample, NotConfigured, RegistryError, RolloutError, StoreUnavailable
 from perennial.fleet.agent import Gates
+from perennial.flows.explain import explain as explain_flow
 from perennial.flows.training_switch import switch_training
 from perennial.ingest.results import Due
 from perennial.pages import explain, fleet, version
@@ -290,6 +292,22 @@ def test_the_way_back_is_one_form(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Serve 1.0.0 again" not in world.client(Role.EDITOR).get("/version?agent=scout&version=1.0.0").text
 
 
+def test_the_page_of_a_version_leads_to_mlflow_without_its_login() -> None:
+    world = make_pages_world(settings=Settings(mlflow_url="http://trainer:s3cret-pw@mlflow:5000"))
+    page = world.client(Role.VIEWER).get("/version?agent=scout")
+    assert "s3cret-pw" not in page.text
+    assert "trainer" not in page.text
+    assert "http://mlflow:5000/#/models/scout" in {one.get("href") for one in Seen(page.text).all("a")}
+
+
+@pytest.mark.parametrize("url", ["databricks", "sqlite:////srv/mlflow.db"])
+def test_an_mlflow_without_pages_is_named_without_a_link(url: str) -> None:
+    page = make_pages_world(settings=Settings(mlflow_url=url)).client().get("/version?agent=scout")
+    assert page.status_code == 200
+    assert "Model in MLflow" in Seen(page.text).text
+    assert not [one for one in Seen(page.text).all("a") if "#/models" in (one.get("href") or "")]
+
+
 # --- explain ----------------------------------------------------------------------------------------------------------------
 
 
@@ -307,6 +325,56 @@ def test_what_served_then(world: PagesWorld) -> None:
     for wrong in ("noon", "25:00", "2026-13-01"):
         with pytest.raises(InvalidExample, match="is not a time"):
             explain.moment(wrong, NOW)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("14:02", "2026-11-21T14:02+00:00"),
+        (" 14:02 ", "2026-11-21T14:02+00:00"),
+        ("14:02Z", "2026-11-21T14:02+00:00"),
+        ("14:02+01", "2026-11-21T13:02+00:00"),
+        ("14:02-05", "2026-11-21T19:02+00:00"),
+        ("14:02+0200", "2026-11-21T12:02+00:00"),
+        ("14:02:30+02:00", "2026-11-21T12:02:30+00:00"),
+        ("00:30+11", "2026-11-21T13:30+00:00"),  # today is the 22nd there
+        ("2026-11-20T09:00+01", "2026-11-20T08:00+00:00"),
+        ("2026-11-20 09:00", "2026-11-20T09:00+00:00"),
+    ],
+)
+def test_a_clock_time_is_read_in_the_zone_that_it_names(typed: str, meant: str) -> None:
+    assert explain.moment(typed, NOW) == datetime.fromisoformat(meant)
+
+
+@pytest.mark.parametrize("typed", ["14:02+1", "14:02 01", "14:02+25", "14:02 CET", "9:5", "1402+01"])
+def test_a_time_that_could_be_misread_is_refused(typed: str) -> None:
+    with pytest.raises(InvalidExample, match="is not a time"):
+        explain.moment(typed, NOW)
+
+
+@pytest.mark.parametrize("typed", ["0001-01-01T00:00+23:59", "9999-12-31T23:59-23:59"])
+def test_a_time_at_the_end_of_the_calendar_breaks_no_page(world: PagesWorld, typed: str) -> None:
+    answer = world.client().get("/explain", params={"agent": "scout", "at": typed})
+    assert answer.status_code == 422
+    assert "is not a time" in answer.text
+
+
+@pytest.mark.parametrize("ended", ["released", "judged", "open"])
+def test_a_job_of_another_agent_explains_nothing(world: PagesWorld, ended: str) -> None:
+    if ended == "released":
+        job = world.release("desk", "1.0.0", note="desk's own training").job_id  # scout has a 1.0.0 of its own
+    else:
+        job = world.buffer.open_job(JobRequest(agent="desk", run_id="desk-1"))
+    if ended == "judged":
+        world.ledger.add_gate_report(
+            agent="desk", job_id=job, attempt=1, content_digest="x", action="hold", report=gate_report("hold")
+        )
+    with pytest.raises(RegistryError, match=f"job {job} is one of desk, not of scout"):
+        explain_flow(world.ports, "scout", str(job))
+    client = world.client()
+    assert client.get(f"/version?agent=scout&version={job}").status_code == 404
+    assert explain_flow(world.ports, "desk", str(job), check_files=False).agent == "desk"
+    assert client.get(f"/version?agent=desk&version={job}").status_code == 200
 
 
 # --- every page -------------------------------------------------------------------------------------------------------------

@@ -183,6 +183,50 @@ def test_a_bake_is_shown_without_loading_a_model(world: PagesWorld, monkeypatch:
     assert (view.says, view.arms[1].name) == ("rollback", "champion now")
 
 
+def _baked(world: PagesWorld, *, evidence_of: str = "baking") -> int:
+    """1.0.1 takes all traffic with a look that kept numbers, in canary or in its bake; returns its rollout's id."""
+    row = world.rollouts.latest("scout")
+    assert row is not None
+    arm = {"answers": 50, "errors": 10, "p50_ms": 1, "p95_ms": 2, "outcomes": 0, "correct_sum": 0, "agreement": None}
+    evidence = {"candidate": arm, "champion": {**arm, "errors": 0}}
+    if evidence_of == "canary":
+        world.rollouts.look(row.id, action=RolloutAction.PROMOTE, reason="no worse", evidence=evidence)
+    world.rollouts.promote_full(row.id, actor="perennial", reason="r")
+    world.ledger.move_alias("scout", "champion", "1.0.1", actor="perennial", reason="r")
+    if evidence_of == "baking":
+        world.rollouts.look(row.id, action=RolloutAction.ROLLBACK, reason="20 % failed", evidence=evidence)
+    world.clock.move(3600)
+    return row.id
+
+
+@pytest.mark.parametrize("evidence_of", ["baking", "canary"])
+def test_a_bake_that_was_reverted_is_not_said_to_serve(world: PagesWorld, evidence_of: str) -> None:
+    rollout = _baked(world, evidence_of=evidence_of)
+    assert "Serves everything, still watched" in _get(world, agent="scout").text
+    assert "Serves everything since" in _get(world, agent="scout").text
+    world.rollouts.revert(rollout, reason="20 % failed", actor="perennial")
+    assert world.rollouts.serving("scout").champion == "1.0.0"
+    view = gather(world.ports, "scout")
+    then = ["predecessor", "champion then"] if evidence_of == "baking" else ["champion", "candidate"]
+    assert [(arm.name, arm.version) for arm in view.arms] == list(zip(then, ["1.0.0", "1.0.1"], strict=True))
+    text = _get(world, agent="scout").text
+    for words in ("Reverted. Champion: 1.0.0.", "Served everything from", "50 % passed", "100 % reverted"):
+        assert words in text, words
+    for words in ("champion now", "Serves everything", "100 % passed"):
+        assert words not in text, words
+
+
+def test_a_bake_that_ended_well_is_not_said_to_serve_once_another_version_does(world: PagesWorld) -> None:
+    rollout = _baked(world)
+    world.rollouts.close(rollout)
+    text = _get(world, agent="scout").text
+    assert ("Done. Champion: 1.0.1." in text, "Served everything from" in text, "100 % passed" in text) == (True,) * 3
+    world.release("scout", "1.0.2", base="1.0.1")
+    world.serve("scout", "1.0.2")
+    for words in ("champion now", "Serves everything"):
+        assert words not in _get(world, agent="scout", id=str(rollout)).text
+
+
 def test_an_interval_that_is_not_bounded_yet_is_drawn_without_ends() -> None:
     drawn = str(interval(Difference(value=-0.5, low=None, high=None, allowed=0.05)))
     assert "interval" not in drawn

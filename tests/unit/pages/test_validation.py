@@ -8,7 +8,7 @@ import pytest
 
 from perennial.domain.words import JobStatus
 from perennial.pages.roles import Role
-from perennial.pages.validation import gather, gather_agent
+from perennial.pages.validation import gather, gather_agent, gather_all
 from tests.pages_world import PagesWorld, Seen
 from tests.waiting_world import make_waiting_world, validated
 
@@ -44,6 +44,47 @@ def test_jobs_are_listed_by_agent_with_what_did_not_hold(world: PagesWorld) -> N
     seen = _get(world, agent="scout")
     assert "topic: text_repeats" in seen.text
     assert f"/validation?agent=scout&job={good}" in {one["href"] for one in seen.all("a")}
+
+
+def _stored(
+    world: PagesWorld, tasks: int, *, broken: int | None = None, attempt: int = 1, job: UUID | None = None
+) -> UUID:
+    """What the validation of a job with so many tasks leaves; the task number ``broken`` stops it."""
+    job = job or uuid4()
+    for number in range(tasks):
+        report = {"rows": 10, "checks": [{"name": "label_known", "success": number != broken}]}
+        world.ledger.add_validation(
+            agent="scout", job_id=job, attempt=attempt, task=f"t{number:02d}", success=number != broken, report=report
+        )
+    return job
+
+
+@pytest.mark.parametrize("tasks", [9, 10, 11, 12, 59, 60, 61, 200])
+def test_a_job_with_many_tasks_is_never_called_passed_when_its_first_one_stopped_it(tasks: int) -> None:
+    world = make_waiting_world(full=False)
+    job = _stored(world, tasks, broken=0)
+    (overall,), (listed,) = gather_all(world.ports), gather_agent(world.ports, "scout")
+    assert overall == listed
+    assert (listed.job_id, listed.passed, listed.rows, len(listed.tasks)) == (job, False, 10 * tasks, tasks)
+    assert listed.broken == ("t00: label_known",)
+    assert "stopped the run" in _get(world).text
+
+
+def test_the_oldest_job_of_a_full_list_is_whole_or_not_listed() -> None:
+    world = make_waiting_world(full=False)
+    jobs = [_stored(world, 7, broken=None if number else 0) for number in range(9)]  # the first one was stopped
+    found = gather_agent(world.ports, "scout")
+    assert [one.job_id for one in found] == jobs[:0:-1]
+    assert {(one.passed, one.rows, len(one.tasks)) for one in found} == {(True, 70, 7)}
+
+
+def test_an_attempt_that_the_list_cuts_takes_no_newer_attempt_along() -> None:
+    world = make_waiting_world(full=False)
+    job = _stored(world, 40, broken=0)
+    _stored(world, 12)
+    _stored(world, 40, attempt=2, job=job)
+    (line, _) = gather_agent(world.ports, "scout")
+    assert (line.job_id, line.attempt, line.passed, len(line.tasks)) == (job, 2, True, 40)
 
 
 def test_a_job_shows_every_expectation_with_counts_and_ids(world: PagesWorld) -> None:

@@ -23,6 +23,7 @@ from perennial.ingest.postgres_jobs import own_id
 from perennial.registry.ledger import version_part
 from perennial.registry.permission import approving, person, why_void
 from perennial.registry.rows import Approval, Question, StoredReport
+from perennial.settings import without_login
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ def _links(ports: Ports, ref: BatchRef, champion: str | None, run_id: str) -> di
     """The run with the gate's log, and the version that would be replaced; without MLflow the first alone."""
     links = {
         "this training in Airflow, with the gate's log": (
-            f"{ports.settings.airflow_url.rstrip('/')}/dags/train_{ref.agent}/runs/{quote(run_id, safe='')}"
+            f"{without_login(ports.settings.airflow_url).rstrip('/')}/dags/train_{ref.agent}/runs/{quote(run_id, safe='')}"
         )
     }
     if champion is None:
