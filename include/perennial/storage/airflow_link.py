@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -38,6 +39,13 @@ class AirflowLink:
             if error.code == known:
                 return {}
             raise self._refusal(method, path, error) from error
+
+    def listed(self, path: str, name: str) -> list[Any]:
+        """GET; the list of that name in the answer. Errors as with ``call``."""
+        found = self.call("GET", path).get(name)
+        if not isinstance(found, list):
+            raise _no_airflow(f"no {name} in it")
+        return found
 
     def find(self, path: str) -> dict[str, Any] | None:
         """GET; None when Airflow has no such thing. Errors as with ``call``."""
@@ -75,6 +83,8 @@ class AirflowLink:
         }  # fmt: skip
         try:
             return str(self._send("POST", "/auth/token", body, None)["access_token"])
+        except KeyError as error:
+            raise _no_airflow("no access_token in it") from error
         except HTTPError as error:
             raise StoreUnavailable(f"Airflow does not let {self._settings.airflow_user} in ({error.code})") from error
 
@@ -86,8 +96,19 @@ class AirflowLink:
         data = None if body is None else json.dumps(body).encode()
         try:
             with urlopen(Request(url, data=data, headers=headers, method=method), timeout=_SECONDS) as answer:
-                return dict(json.loads(answer.read() or b"{}"))
+                found = json.loads(answer.read() or b"{}")
         except HTTPError:
             raise
         except (URLError, OSError) as error:
             raise StoreUnavailable(f"Airflow is away ({type(error).__name__}); try again") from error
+        except (HTTPException, ValueError) as error:  # it died in the middle, or a proxy's page came with code 200
+            raise _no_airflow(type(error).__name__) from error
+        if not isinstance(found, dict):
+            raise _no_airflow("no JSON object")
+        return found
+
+
+def _no_airflow(why: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the answer broke off or is not Airflow's ({why}); try again, or lead PERENNIAL_AIRFLOW_URL past any login page"
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -14,6 +16,9 @@ from perennial.domain.job import JobRequest
 from perennial.domain.words import JobStatus, Mode, Reason
 from perennial.errors import AlertUndelivered, StoreUnavailable
 from perennial.flows import alerts, due, sealing, train
+from perennial.retention.airflow_runs import AirflowRuns
+from perennial.settings import Settings
+from perennial.storage import airflow_link
 from tests.integration.alerts.conftest import Deployment
 
 
@@ -182,6 +187,21 @@ def test_without_airflow_its_alerts_stay_and_the_others_go_on(
     held(deployment)
     outcome = alerts.tick(deployment.ports, channel)
     assert outcome["kinds"] == {"failure": 1, "hold": 1}
+
+
+@pytest.mark.parametrize("answer", [b"<html>Sign in</html>", b"{}"])
+def test_what_answers_in_airflows_place_stops_no_alert(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    channel = MemoryChannel()
+    failed_run(deployment)
+    alerts.tick(deployment.ports, channel)
+    settings = Settings(airflow_url="http://127.0.0.1:9", airflow_token="t")  # type: ignore[arg-type]
+    deployment.ports = replace(deployment.ports, runs=AirflowRuns(settings))
+    monkeypatch.setattr(airflow_link, "urlopen", lambda *_, **__: BytesIO(answer))
+    held(deployment)
+    assert alerts.tick(deployment.ports, channel)["kinds"] == {"failure": 1, "hold": 1}
+    assert [one.kind for one in channel.sent] == [Kind.FAILURE, Kind.HOLD]
 
 
 def test_a_failed_training_is_told_once_and_not_again_as_its_run(deployment: Deployment) -> None:
