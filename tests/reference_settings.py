@@ -109,7 +109,9 @@ def settings_page(made: str, told: dict[str, str]) -> str:
 def variable(name: str, field: FieldInfo) -> str:
     """The environment variable of a setting."""
     alias = field.validation_alias
-    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"PERENNIAL_{name.upper()}"
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return str(alias) if alias else f"PERENNIAL_{name.upper()}"
 
 
 def _type(field: FieldInfo) -> str:
