@@ -12,16 +12,15 @@ from urllib.request import Request, urlopen
 from perennial.errors import NotConfigured, StoreUnavailable
 from perennial.settings import Settings
 
-_SECONDS = 30.0
 _NOT_ALLOWED = (401, 403)
 
 
 class AirflowLink:
     """Calls as the user of the settings, or with their token. The token is fetched with the first call and kept in memory."""
 
-    def __init__(self, settings: Settings, *, purpose: str) -> None:
-        """``purpose`` ends the sentences that are said to people, such as "delete DAG runs"."""
-        self._settings, self._purpose = settings, purpose
+    def __init__(self, settings: Settings, *, purpose: str, seconds: float = 30.0) -> None:
+        """``purpose`` ends the sentences that are said to people, such as "delete DAG runs"; ``seconds`` is how long a call may take."""
+        self._settings, self._purpose, self._seconds = settings, purpose, seconds
         given = settings.airflow_token
         self._given = given.get_secret_value() if given else None
         self._token = self._given
@@ -95,7 +94,7 @@ class AirflowLink:
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
         data = None if body is None else json.dumps(body).encode()
         try:
-            with urlopen(Request(url, data=data, headers=headers, method=method), timeout=_SECONDS) as answer:
+            with urlopen(Request(url, data=data, headers=headers, method=method), timeout=self._seconds) as answer:
                 found = json.loads(answer.read() or b"{}")
         except HTTPError:
             raise
