@@ -20,8 +20,8 @@ _BEGIN = """\
 {made}
 
 Read by each process when it needs them. What code passes in wins, then the environment, then `settings.json` and `connections.json` in
-PERENNIAL_HOME, then the default. `perennial up` writes `connections.json`. `settings.json` is yours: names without prefix in small letters,
-such as `{{"freeze": "Fri 16:00/Mon 08:00", "port_base": 9000}}`.
+PERENNIAL_HOME, then the default. `perennial up` writes `connections.json`. `settings.json` is yours: names of the next table and of the
+stack's ports, without prefix in small letters, such as `{{"freeze": "Fri 16:00/Mon 08:00", "port_base": 9000}}`.
 
 Databases may also be Airflow connections: `perennial_db` (role perennial_app) and `perennial_admit_db` (role perennial_admit). In tasks
 they win over the variables. `perennial_alerts` says where [alerts](operations.md) go. The parts that `perennial up` starts use the embedded
