@@ -20,8 +20,8 @@ _BEGIN = """\
 {made}
 
 Read by each process when it needs them. What code passes in wins, then the environment, then `settings.json` and `connections.json` in
-PERENNIAL_HOME, then the default. `perennial up` writes `connections.json`. `settings.json` is yours: names without prefix in small letters,
-such as `{{"freeze": "Fri 16:00/Mon 08:00", "port_base": 9000}}`.
+PERENNIAL_HOME, then the default. `perennial up` writes `connections.json`. `settings.json` is yours: names of the next table and of the
+stack's ports, without prefix in small letters, such as `{{"freeze": "Fri 16:00/Mon 08:00", "port_base": 9000}}`.
 
 Databases may also be Airflow connections: `perennial_db` (role perennial_app) and `perennial_admit_db` (role perennial_admit). In tasks
 they win over the variables. `perennial_alerts` says where [alerts](operations.md) go. The parts that `perennial up` starts use the embedded
@@ -109,7 +109,9 @@ def settings_page(made: str, told: dict[str, str]) -> str:
 def variable(name: str, field: FieldInfo) -> str:
     """The environment variable of a setting."""
     alias = field.validation_alias
-    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"PERENNIAL_{name.upper()}"
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return str(alias) if alias else f"PERENNIAL_{name.upper()}"
 
 
 def _type(field: FieldInfo) -> str:

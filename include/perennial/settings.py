@@ -127,10 +127,8 @@ class Settings(BaseSettings):
     freeze: str = ""  # freeze windows of every agent, separated by commas; see Agent.freeze
     # roles on the pages by Airflow's user id, as JSON: {"ana": "operator"}; who is not named has what Airflow lets them do
     pages_grants: dict[str, str] = Field(default_factory=dict)
-    # how much the data plane logs; LOG_LEVEL is read too
-    log_level: str = Field(
-        default="INFO", validation_alias=AliasChoices("PERENNIAL_LOG_LEVEL", "LOG_LEVEL", "log_level")
-    )
+    # how much the data plane logs: DEBUG, INFO, WARNING, ERROR, CRITICAL; LOG_LEVEL is read too
+    log_level: str = Field("INFO", validation_alias=AliasChoices("PERENNIAL_LOG_LEVEL", "LOG_LEVEL"))
 
     # what the DAG `retention` and `perennial retention` keep (docs/trust.md); days are whole days of age
     retention_keep_versions: int = Field(20, ge=1)  # newest versions of an agent, whatever became of them
@@ -160,24 +158,16 @@ class Settings(BaseSettings):
     alert_audit_hours: float = Field(24.0, gt=0)  # how often the whole chain of the audit is verified
     alert_lease_seconds: float = Field(300.0, ge=0)  # a lease may be over for so long: the next claim sweeps it
 
-    # names of the predecessor, without prefix
+    # names of the predecessor, with its own prefix: a bare name would be read from whatever else the shell runs
 
     # rows that make an agent due
-    update_threshold: int = Field(
-        50, ge=1, validation_alias=AliasChoices("TRAINING_UPDATE_THRESHOLD", "update_threshold")
-    )
+    update_threshold: int = Field(50, ge=1, validation_alias="TRAINING_UPDATE_THRESHOLD")
     # waiting rows of an agent, beyond it the least valuable leave
-    max_buffer_size: int = Field(
-        1000, ge=1, validation_alias=AliasChoices("TRAINING_MAX_BUFFER_SIZE", "max_buffer_size")
-    )
+    max_buffer_size: int = Field(1000, ge=1, validation_alias="TRAINING_MAX_BUFFER_SIZE")
     # newest holdout rows that the gates look at apart
-    performance_window: int = Field(
-        100, ge=1, validation_alias=AliasChoices("TRAINING_PERFORMANCE_WINDOW", "performance_window")
-    )
+    performance_window: int = Field(100, ge=1, validation_alias="TRAINING_PERFORMANCE_WINDOW")
     # drop beside the champion that holds a candidate
-    rollback_threshold: float = Field(
-        0.05, gt=0, lt=1, validation_alias=AliasChoices("TRAINING_ROLLBACK_THRESHOLD", "rollback_threshold")
-    )
+    rollback_threshold: float = Field(0.05, gt=0, lt=1, validation_alias="TRAINING_ROLLBACK_THRESHOLD")
 
     @classmethod
     def settings_customise_sources(

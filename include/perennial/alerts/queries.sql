@@ -5,7 +5,7 @@ ON CONFLICT (kind, cause) WHERE cleared_at IS NULL DO UPDATE SET text = excluded
 -- name: clear
 UPDATE perennial.alerts SET cleared_at = clock_timestamp()
 WHERE cleared_at IS NULL AND NOT (kind || ':' || cause) = ANY (%(standing)s)
-  AND NOT EXISTS (SELECT FROM unnest(%(blind)s::text[]) b WHERE starts_with(kind || ':' || cause, b))
+  AND NOT EXISTS (SELECT FROM unnest(%(blind)s::text[]) b WHERE starts_with(kind || ':' || cause || ':', b))
 -- name: undelivered
 SELECT id, kind, agent, cause, text, raised_at, delivered_at, cleared_at FROM perennial.alerts
 WHERE delivered_at IS NULL ORDER BY id LIMIT %(limit)s

@@ -30,7 +30,7 @@ class AlertStore(Protocol):
     def keep(self, causes: Sequence[Cause], *, blind: Sequence[str] = ()) -> None:
         """Make the open alerts those of ``causes``: a new cause is raised, one that is gone is closed.
 
-        ``blind`` names beginnings of ``kind:key`` that could not be looked at: those alerts stay as they are. Safe to repeat and
+        ``blind`` names beginnings of ``kind:key:`` that could not be looked at: those alerts stay as they are. Safe to repeat and
         to run twice at once.
         """
         ...
@@ -120,7 +120,7 @@ class MemoryAlerts:
             cause = standing.pop((alert.kind, alert.cause), None)
             if cause is not None:
                 self._alerts[number] = replace(alert, text=cause.text)
-            elif not f"{alert.kind.value}:{alert.cause}".startswith(tuple(blind)):
+            elif not f"{alert.kind.value}:{alert.cause}:".startswith(tuple(blind)):
                 self._alerts[number] = replace(alert, cleared_at=self._clock())
         for cause in sorted(standing.values(), key=lambda one: (one.kind, one.key)):
             made = Alert(

@@ -168,11 +168,24 @@ def run(settings: Settings) -> None:
     uvicorn.Server(config).run(sockets=[bound])
 
 
+def log_at(wanted: str) -> None:
+    """Log from that level on; from INFO on, with a warning, where it is none: LOG_LEVEL may be meant for another program."""
+    level = logging.getLevelNamesMapping().get(wanted.strip().upper())
+    logging.basicConfig(
+        level=logging.INFO if level is None else level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    if level is None:
+        logger.warning(
+            "log level %r is unknown, INFO is taken; set PERENNIAL_LOG_LEVEL to DEBUG, INFO, WARNING, ERROR or CRITICAL",
+            wanted[:40],
+        )
+
+
 def main() -> None:
     """Read the settings and run; an error that we know ends with its message and code 1."""
-    settings = load_settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
+        settings = load_settings()
+        log_at(settings.log_level)
         run(settings)
     except PerennialError as error:
         raise SystemExit(str(error)) from error

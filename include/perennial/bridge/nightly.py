@@ -10,7 +10,7 @@ from typing import Any
 from perennial.bridge.hooks import task_ports
 from perennial.bridge.notes import note_run, paused_dags
 from perennial.domain.words import Mode, Reason
-from perennial.errors import NotConfigured
+from perennial.errors import PerennialError
 from perennial.flows.training_switch import train_dag_id
 from perennial.settings import load_settings
 
@@ -48,7 +48,7 @@ def awake(names: Sequence[str]) -> list[str]:
     dag_ids = {name: train_dag_id(name) for name in names}
     try:
         paused = paused_dags(load_settings(), dag_ids.values())
-    except (OSError, ValueError, KeyError, NotConfigured) as error:
+    except (PerennialError, ValueError) as error:  # ValueError: a setting is wrong
         logger.warning("Airflow does not say which DAGs are paused: %s: %s", type(error).__name__, error)
         return list(names)
     return [name for name in names if dag_ids[name] not in paused]

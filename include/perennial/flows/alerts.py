@@ -32,28 +32,36 @@ _MOST_OPEN = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """The causes that stand, and the beginnings of ``kind:key`` that could not be looked at."""
+    """The causes that stand, and the beginnings of ``kind:key:`` that could not be looked at."""
 
     causes: tuple[Cause, ...]
     blind: tuple[str, ...] = ()
 
 
 def look(ports: Ports) -> Seen:
-    """Every cause that stands now. Raises StoreUnavailable when PostgreSQL is away; without Airflow its runs are left as they were."""
+    """Every cause that stands now. Raises StoreUnavailable when PostgreSQL is away.
+
+    Without Airflow its runs are left as they were. An agent whose file does not load is looked at as the store keeps it; what only its
+    file tells, breaker and budget, is left as it was.
+    """
     ports = ports.with_fleet_read()
+    fleet = ports.fleet()
+    unread = sorted(ports.buffer.fleet().keys() - set(fleet.names)) if fleet.errors else []
+    blind = [f"{kind.value}:{agent}:" for kind in (Kind.BREAKER, Kind.BUDGET) for agent in unread]
     standings = {one.agent: one for one in ports.jobs.standings()}
     quiet = set(ports.buffer.quiet(ports.settings.alert_quiet_hours * 3600.0))
     causes = [
         cause
-        for agent in ports.fleet().agents
-        for cause in _of_agent(ports, agent.name, standings.get(agent.name), quiet=agent.name in quiet)
+        for agent in (*fleet.names, *unread)
+        for cause in _of_agent(ports, agent, standings.get(agent), quiet=agent in quiet)
     ]
     causes += _audit(ports)
     try:
-        return Seen(causes=(*causes, *_runs(ports)))
+        causes += [*_runs(ports)]  # all of them or none
     except (StoreUnavailable, NotConfigured) as error:
         logger.warning("Airflow's runs cannot be looked at: %s", error)
-        return Seen(causes=tuple(causes), blind=(f"{Kind.FAILURE.value}:{RUNS}",))
+        blind.append(f"{Kind.FAILURE.value}:{RUNS}")
+    return Seen(causes=tuple(causes), blind=tuple(blind))
 
 
 def _of_agent(ports: Ports, agent: str, standing: Standing | None, *, quiet: bool) -> Iterator[Cause]:

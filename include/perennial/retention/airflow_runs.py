@@ -108,7 +108,7 @@ class AirflowRuns:
 
     def _runs(self, dag: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         path = f"/api/v2/dags/{quote(dag, safe='~')}/dagRuns?{urlencode(query, doseq=True)}"
-        return list(self._link.call("GET", path)["dag_runs"])
+        return self._link.listed(path, "dag_runs")
 
     def delete(self, runs: Sequence[tuple[str, str]]) -> int:
         """See ``RunHistory.delete``."""
@@ -128,7 +128,7 @@ class AirflowRuns:
         while True:
             # stale: the DAGs of an agent that left the fleet have old runs too
             query = urlencode({"tags": "perennial", "exclude_stale": "false", "limit": _PAGE, "offset": len(found)})
-            page = self._link.call("GET", f"/api/v2/dags?{query}")["dags"]
+            page = self._link.listed(f"/api/v2/dags?{query}", "dags")
             found += [one["dag_id"] for one in page]
             if len(page) < _PAGE:
                 return sorted(found)

@@ -147,7 +147,7 @@ def write_connections(place: Home, ports: Ports, secrets: Secrets) -> None:
 
     record = {
         "home": str(place.root),
-        "fleet_folder": str(fleet_folder()),
+        "fleet_folder": str(fleet_folder(place)),
         "database_url": database("perennial_app"),
         "admit_database_url": database("perennial_admit"),
         "owner_database_url": database("perennial_owner"),

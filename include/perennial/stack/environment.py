@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from perennial.stack import postgres
+from perennial.stack.files import read_json
 from perennial.stack.home import Home, project_folder
 from perennial.stack.ports import LOOPBACK, Ports
 from perennial.stack.secrets import Secrets
@@ -65,7 +66,7 @@ def _common(home: Home, ports: Ports) -> dict[str, str]:
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "PERENNIAL_HOME": str(home.root),
         "PERENNIAL_PROJECT": str(project),
-        "PERENNIAL_FLEET_FOLDER": str(fleet_folder()),
+        "PERENNIAL_FLEET_FOLDER": str(fleet_folder(home)),
         "PERENNIAL_PG_PORT": str(ports.postgres),
         "PERENNIAL_AIRFLOW_PORT": str(ports.airflow),
         "PERENNIAL_MLFLOW_PORT": str(ports.mlflow),
@@ -82,10 +83,10 @@ def _common(home: Home, ports: Ports) -> dict[str, str]:
     }
 
 
-def fleet_folder() -> Path:
-    """PERENNIAL_FLEET_FOLDER, or ``include/fleet`` of the project."""
-    chosen = os.environ.get("PERENNIAL_FLEET_FOLDER")
-    return Path(chosen).absolute() if chosen else project_folder() / "include" / "fleet"
+def fleet_folder(home: Home) -> Path:
+    """PERENNIAL_FLEET_FOLDER, ``fleet_folder`` of settings.json, or ``include/fleet`` of the project; StackError for a damaged file."""
+    chosen = os.environ.get("PERENNIAL_FLEET_FOLDER") or read_json(home.settings_file).get("fleet_folder")
+    return Path(str(chosen)).absolute() if chosen else project_folder() / "include" / "fleet"
 
 
 def for_perennial(home: Home, ports: Ports) -> dict[str, str]:
@@ -144,7 +145,7 @@ def for_airflow(home: Home, ports: Ports, secrets: Secrets) -> dict[str, str]:
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home.logs / "tasks"),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(home.logs / "dag-files"),
     }
-    files = list(fleet_folder().glob("[!_]*.py"))
+    files = list(fleet_folder(home).glob("[!_]*.py"))
     defaults = _DEFAULTS | {"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(parse_seconds(len(files)))}
     chosen = {name: os.environ.get(name, value) for name, value in defaults.items()}
     return _common(home, ports) | chosen | forced

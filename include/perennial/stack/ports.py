@@ -44,8 +44,13 @@ def chosen_ports(environment: Mapping[str, str] | None = None, file: Mapping[str
     Ports(postgres=9000, airflow=9001, mlflow=5000, data_plane=9003)
     """
     environment = os.environ if environment is None else environment
-    wanted: dict[str, Any] = {name: (file or {}).get(f"{name}_port") for name in SETTINGS}
-    base = environment.get(BASE_SETTING) or (file or {}).get("port_base")
+    given = file or {}
+    # the variable's name as settings.json has every name; postgres_port is pg_port's older one
+    wanted: dict[str, Any] = {
+        name: given.get(setting.removeprefix("PERENNIAL_").lower()) or given.get(f"{name}_port")
+        for name, setting in SETTINGS.items()
+    }
+    base = environment.get(BASE_SETTING) or given.get("port_base")
     if base:
         first = _port(BASE_SETTING, base)
         wanted = {name: wanted[name] or first + offset for offset, name in enumerate(SETTINGS)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -11,16 +12,15 @@ from urllib.request import Request, urlopen
 from perennial.errors import NotConfigured, StoreUnavailable
 from perennial.settings import Settings
 
-_SECONDS = 30.0
 _NOT_ALLOWED = (401, 403)
 
 
 class AirflowLink:
     """Calls as the user of the settings, or with their token. The token is fetched with the first call and kept in memory."""
 
-    def __init__(self, settings: Settings, *, purpose: str) -> None:
-        """``purpose`` ends the sentences that are said to people, such as "delete DAG runs"."""
-        self._settings, self._purpose = settings, purpose
+    def __init__(self, settings: Settings, *, purpose: str, seconds: float = 30.0) -> None:
+        """``purpose`` ends the sentences that are said to people, such as "delete DAG runs"; ``seconds`` is how long a call may take."""
+        self._settings, self._purpose, self._seconds = settings, purpose, seconds
         given = settings.airflow_token
         self._given = given.get_secret_value() if given else None
         self._token = self._given
@@ -38,6 +38,13 @@ class AirflowLink:
             if error.code == known:
                 return {}
             raise self._refusal(method, path, error) from error
+
+    def listed(self, path: str, name: str) -> list[Any]:
+        """GET; the list of that name in the answer. Errors as with ``call``."""
+        found = self.call("GET", path).get(name)
+        if not isinstance(found, list):
+            raise _no_airflow(f"no {name} in it")
+        return found
 
     def find(self, path: str) -> dict[str, Any] | None:
         """GET; None when Airflow has no such thing. Errors as with ``call``."""
@@ -75,6 +82,8 @@ class AirflowLink:
         }  # fmt: skip
         try:
             return str(self._send("POST", "/auth/token", body, None)["access_token"])
+        except KeyError as error:
+            raise _no_airflow("no access_token in it") from error
         except HTTPError as error:
             raise StoreUnavailable(f"Airflow does not let {self._settings.airflow_user} in ({error.code})") from error
 
@@ -85,9 +94,20 @@ class AirflowLink:
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
         data = None if body is None else json.dumps(body).encode()
         try:
-            with urlopen(Request(url, data=data, headers=headers, method=method), timeout=_SECONDS) as answer:
-                return dict(json.loads(answer.read() or b"{}"))
+            with urlopen(Request(url, data=data, headers=headers, method=method), timeout=self._seconds) as answer:
+                found = json.loads(answer.read() or b"{}")
         except HTTPError:
             raise
         except (URLError, OSError) as error:
             raise StoreUnavailable(f"Airflow is away ({type(error).__name__}); try again") from error
+        except (HTTPException, ValueError) as error:  # it died in the middle, or a proxy's page came with code 200
+            raise _no_airflow(type(error).__name__) from error
+        if not isinstance(found, dict):
+            raise _no_airflow("no JSON object")
+        return found
+
+
+def _no_airflow(why: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the answer broke off or is not Airflow's ({why}); try again, or lead PERENNIAL_AIRFLOW_URL past any login page"
+    )

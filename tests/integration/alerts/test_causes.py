@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -13,7 +15,10 @@ from perennial.alerts.kinds import Kind
 from perennial.domain.job import JobRequest
 from perennial.domain.words import JobStatus, Mode, Reason
 from perennial.errors import AlertUndelivered, StoreUnavailable
-from perennial.flows import alerts, due, sealing, train
+from perennial.flows import alerts, due, fleet_sync, sealing, train
+from perennial.retention.airflow_runs import AirflowRuns
+from perennial.settings import Settings
+from perennial.storage import airflow_link
 from tests.integration.alerts.conftest import Deployment
 
 
@@ -182,6 +187,69 @@ def test_without_airflow_its_alerts_stay_and_the_others_go_on(
     held(deployment)
     outcome = alerts.tick(deployment.ports, channel)
     assert outcome["kinds"] == {"failure": 1, "hold": 1}
+
+
+@pytest.mark.parametrize("answer", [b"<html>Sign in</html>", b"{}"])
+def test_what_answers_in_airflows_place_stops_no_alert(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    channel = MemoryChannel()
+    failed_run(deployment)
+    alerts.tick(deployment.ports, channel)
+    settings = Settings(airflow_url="http://127.0.0.1:9", airflow_token="t")  # type: ignore[arg-type]
+    deployment.ports = replace(deployment.ports, runs=AirflowRuns(settings))
+    monkeypatch.setattr(airflow_link, "urlopen", lambda *_, **__: BytesIO(answer))
+    held(deployment)
+    assert alerts.tick(deployment.ports, channel)["kinds"] == {"failure": 1, "hold": 1}
+    assert [one.kind for one in channel.sent] == [Kind.FAILURE, Kind.HOLD]
+
+
+def _write_fleet_file(world: Deployment, text: str) -> str:
+    """Replace scout's file, and tell the store as the data plane does; returns what was there."""
+    place = world.ports.settings.fleet_folder / "scout.py"
+    before = place.read_text()
+    place.write_text(text)
+    fleet_sync.sync(world.ports)
+    return before
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name != "audit"])
+def test_a_broken_fleet_file_closes_no_alert_and_its_repair_tells_nothing_twice(
+    deployment: Deployment, case: str
+) -> None:
+    kind, cause, repair = CASES[case]
+    channel = MemoryChannel()
+    cause(deployment)
+    before = alerts.tick(deployment.ports, channel)["kinds"]
+    assert kind.value in before
+    sound = _write_fleet_file(deployment, "def def")
+    assert alerts.tick(deployment.ports, channel)["kinds"] == before
+    _write_fleet_file(deployment, sound)
+    told = len(channel.sent)
+    assert alerts.tick(deployment.ports, channel)["kinds"] == before
+    assert len(channel.sent) == told
+    repair(deployment)
+    assert kind.value not in alerts.tick(deployment.ports, channel)["kinds"]
+
+
+@pytest.mark.parametrize("case", ["failure of a training", "hold", "rollback", "quiet", "lease"])
+def test_what_needs_no_fleet_file_is_raised_and_closed_while_it_is_broken(deployment: Deployment, case: str) -> None:
+    kind, cause, repair = CASES[case]
+    channel = MemoryChannel()
+    _write_fleet_file(deployment, "def def")
+    cause(deployment)
+    alerts.tick(deployment.ports, channel)
+    assert [one.kind for one in channel.sent] == [kind]
+    repair(deployment)
+    assert alerts.tick(deployment.ports, channel)["open"] == 0
+
+
+def test_an_agent_whose_file_is_gone_is_told_of_no_more(deployment: Deployment) -> None:
+    held(deployment)
+    assert alerts.tick(deployment.ports, None)["open"] == 1
+    (deployment.ports.settings.fleet_folder / "scout.py").unlink()
+    fleet_sync.sync(deployment.ports)
+    assert alerts.tick(deployment.ports, None)["open"] == 0
 
 
 def test_a_failed_training_is_told_once_and_not_again_as_its_run(deployment: Deployment) -> None:

@@ -41,6 +41,13 @@ def test_what_could_not_be_looked_at_stays_as_it_was(store: AlertStore) -> None:
     assert store.recent() == ()
 
 
+def test_an_agent_that_could_not_be_looked_at_keeps_its_own_alert_alone(store: AlertStore) -> None:
+    mine, like_it = (Cause(kind=Kind.BREAKER, key=name, agent=name, text="paused") for name in ("scout", "scout_two"))
+    store.keep([mine, like_it])
+    store.keep([], blind=["breaker:scout:"])
+    assert [one.agent for one in store.recent()] == ["scout"]
+
+
 def test_an_alert_is_told_until_it_was_marked_also_when_it_is_over(store: AlertStore) -> None:
     store.keep([HOLD])
     store.keep([LEASE])

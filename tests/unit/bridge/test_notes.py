@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from perennial.bridge import nightly, notes
 from perennial.settings import Settings
@@ -53,7 +54,7 @@ class Api(BaseHTTPRequestHandler):
 @pytest.fixture
 def settings() -> Iterator[Settings]:
     Api.seen, Api.refused, Api.issued = [], set(), 0
-    notes._tokens.clear()
+    notes._links.clear()
     server = HTTPServer(("127.0.0.1", 0), Api)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield Settings(airflow_url=f"http://127.0.0.1:{server.server_port}/", airflow_user="machine", airflow_password="pw")
@@ -79,6 +80,25 @@ def test_an_expired_token_costs_one_fresh_login(settings: Settings) -> None:
     notes.write_note(settings, "d", "r", "two")
     assert [entry[0] for entry in Api.seen] == ["POST", "PATCH", "PATCH", "POST", "PATCH"]
     assert Api.seen[-1][2:] == ({"note": "two"}, "Bearer t1")
+
+
+def test_a_token_of_another_login_serves_without_a_password(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = Settings(airflow_url=settings.airflow_url, airflow_token="the-token")  # type: ignore[arg-type]
+    Api.refused = {"t0", "t1"}
+    notes.write_note(given, "d", "r", "text")
+    assert notes.paused_dags(given, ["train_scout", "train_desk", "train_new"]) == {"train_desk"}
+    assert {(method, token) for method, _, _, token in Api.seen} == {
+        ("PATCH", "Bearer the-token"),
+        ("GET", "Bearer the-token"),
+    }
+    Api.refused = {"the-token"}
+    monkeypatch.setattr(notes, "load_settings", lambda: given.model_copy(update={"airflow_password": SecretStr("pw")}))
+    with caplog.at_level(logging.WARNING):
+        notes.note_run({"dag_run": SimpleNamespace(dag_id="d", run_id="r")}, "text")
+    assert "the note of d r was not written" in caplog.text
+    assert "POST" not in {method for method, *_ in Api.seen}  # a fresh login would be another user
 
 
 @pytest.mark.parametrize(
@@ -112,8 +132,7 @@ def test_an_answer_that_breaks_off_fails_nothing(
 
         threading.Thread(target=serve, daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        monkeypatch.setitem(notes._tokens, url, "t")
-        settings = Settings(airflow_url=url, airflow_password="pw")  # type: ignore[arg-type]
+        settings = Settings(airflow_url=url, airflow_token="t")  # type: ignore[arg-type]
         for module in (notes, nightly):
             monkeypatch.setattr(module, "load_settings", lambda: settings)
         with caplog.at_level(logging.WARNING):
@@ -134,7 +153,7 @@ def test_the_night_leaves_paused_agents_out(settings: Settings, monkeypatch: pyt
 def test_where_airflow_cannot_be_asked_the_night_trains_all(
     password: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    notes._tokens.clear()
+    notes._links.clear()
     away = Settings(airflow_url="http://127.0.0.1:1", airflow_password=password)  # type: ignore[arg-type]
     monkeypatch.setattr(nightly, "load_settings", lambda: away)
     with caplog.at_level(logging.WARNING):

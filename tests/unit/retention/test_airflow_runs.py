@@ -31,6 +31,7 @@ class Airflow(ThreadingHTTPServer):
         self.foreign: set[str] = set()
         self.broken: set[tuple[str, str]] = set()
         self.valid, self.logins, self.bodies = "t1", 0, []  # type: tuple[str, int, list[Any]]
+        self.instead: bytes | None = None  # what answers in Airflow's place, or how it dies in the middle of an answer
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -104,6 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
         return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
 
     def _answer(self, code: int, body: Any) -> None:
+        if self.server.instead is not None:
+            self.wfile.write(self.server.instead)
+            return
         data = json.dumps(body).encode()
         self.send_response(code)
         self.send_header("Content-Length", str(len(data)))
@@ -183,6 +187,24 @@ def test_what_is_wrong_is_said(airflow: Airflow) -> None:
         AirflowRuns(Settings(airflow_url="http://127.0.0.1:9", airflow_password="x")).old(CUT, 1)  # type: ignore[arg-type]
     with pytest.raises(NotConfigured, match="PERENNIAL_AIRFLOW_URL"):
         AirflowRuns(Settings(airflow_url="file:///etc", airflow_password="x")).old(CUT, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("at_login", [True, False], ids=["login", "question"])
+@pytest.mark.parametrize(
+    "answer",
+    [b"Content-Length: 500\r\n\r\n{", b"\r\n<html>Sign in</html>", b"\r\n\xff", b"\r\n[[]]", b'\r\n{"error": "sign in"}', b""],
+    ids=["breaks off", "a page", "no UTF-8", "a list", "another's object", "no headers"],
+)  # fmt: skip
+def test_what_does_not_answer_as_airflow_is_away_to_whoever_asked(
+    airflow: Airflow, answer: bytes, at_login: bool
+) -> None:
+    runs = client(airflow)
+    if not at_login:
+        runs.failed(NOW)
+    airflow.instead = b"HTTP/1.0 200 OK\r\n" + answer if answer else b"nonsense\r\n\r\n"
+    for ask in (lambda: runs.failed(NOW), lambda: runs.old(CUT, 1)):
+        with pytest.raises(StoreUnavailable, match="PERENNIAL_AIRFLOW_URL"):
+            ask()
 
 
 def test_a_dag_has_failed_when_its_newest_ended_run_did(history: History) -> None:

@@ -255,15 +255,20 @@ def test_uris_are_read_as_airflow_reads_them() -> None:
 
 
 @pytest.mark.req("J110")
+@pytest.mark.parametrize("away", ["# ", "#"])
 def test_the_shipped_file_shows_the_alerts_connection_and_it_is_read_once_uncommented(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: str
 ) -> None:
     from perennial.stack.shipped import shipped_settings
 
-    lines = shipped_settings().read_text().splitlines()
-    shown = [line.replace("  #   ", "  ", 1) if line.startswith("  #   ") else line for line in lines]
+    text = shipped_settings().read_text()
+    before, key, after = text.partition("\n  connections:\n")
+    assert key
+    hidden, rest = after[: after.index("  variables:")], after[after.index("  variables:") :]
+    assert {line[:4] for line in hidden.splitlines()} == {"  # "}
     file = tmp_path / "airflow_settings.yaml"
-    file.write_text("\n".join(line for line in shown if line != "  connections: []"))
+    file.write_text(before + key + hidden.replace(away, "") + rest)
+    assert {entry.id for entry in read(shipped_settings())} == {"gpu", "cpu"}
     monkeypatch.setenv("PERENNIAL_ALERTS_WEBHOOK", "T000/B000/secret")
     found = [entry for entry in read(file) if entry.kind is Kind.CONNECTION]
     assert [(entry.id, entry.body["conn_type"], entry.body["password"]) for entry in found] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from perennial.settings import load_settings
 from perennial.stack.control import write_connections
-from perennial.stack.home import Home
+from perennial.stack.environment import for_perennial, for_scheduler
+from perennial.stack.home import Home, project_folder
 from perennial.stack.parts import parts
 from perennial.stack.ports import Ports
 from perennial.stack.secrets import read_or_make
@@ -39,6 +41,23 @@ def test_no_part_hears_of_another_database(home: Home) -> None:
         told = found[name].environment
         assert sorted(set(SHOP) & set(told)) == [], name
         assert (told["AIRFLOW_CONN_SHOP"], told["MY_WORD"]) == ("postgres://me@elsewhere/shop", "x"), name
+
+
+def test_every_part_has_the_fleet_of_the_file_unless_the_shell_names_one(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PERENNIAL_FLEET_FOLDER", raising=False)
+    monkeypatch.setenv("PERENNIAL_HOME", str(home.root))
+    secrets = read_or_make(home)
+    assert for_perennial(home, Ports())["PERENNIAL_FLEET_FOLDER"] == str(project_folder() / "include" / "fleet")
+    home.settings_file.write_text(json.dumps({"fleet_folder": "/srv/fleet"}))
+    write_connections(home, Ports(), secrets)
+    assert for_perennial(home, Ports())["PERENNIAL_FLEET_FOLDER"] == "/srv/fleet"
+    assert for_scheduler(home, Ports(), secrets)["PERENNIAL_FLEET_FOLDER"] == "/srv/fleet"
+    assert json.loads(home.connections_file.read_text())["fleet_folder"] == "/srv/fleet"
+    assert load_settings().fleet_folder == Path("/srv/fleet")
+    monkeypatch.setenv("PERENNIAL_FLEET_FOLDER", "/srv/other")
+    assert for_perennial(home, Ports())["PERENNIAL_FLEET_FOLDER"] == "/srv/other"
 
 
 def test_the_server_is_our_own_so_all_its_roles_are_made(home: Home) -> None:

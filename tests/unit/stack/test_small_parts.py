@@ -38,6 +38,13 @@ class TestPorts:
         environment = {"PERENNIAL_PORT_BASE": "9000", "PERENNIAL_PG_PORT": "5432"}
         assert chosen_ports(environment, file) == Ports(postgres=5432, airflow=9001, mlflow=9002, data_plane=9003)
 
+    def test_the_file_has_the_variables_names_in_small_letters_and_an_older_one(self) -> None:
+        own = {"pg_port": 5999, "airflow_port": 5998, "mlflow_port": 5997, "data_plane_port": 5996}
+        assert chosen_ports({}, own) == Ports(postgres=5999, airflow=5998, mlflow=5997, data_plane=5996)
+        assert chosen_ports({}, {"pg_port": 5999, "port_base": 7000}).postgres == 5999
+        assert chosen_ports({}, {"postgres_port": 5999}).postgres == 5999
+        assert chosen_ports({}, {"pg_port": 5998, "postgres_port": 5999}).postgres == 5998
+
     @pytest.mark.parametrize("value", ["http", "0", "70000", "-1"])
     def test_what_is_no_port_is_named(self, value: str) -> None:
         with pytest.raises(StackError, match="PERENNIAL_MLFLOW_PORT"):
