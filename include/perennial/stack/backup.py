@@ -158,11 +158,31 @@ def _copy_small(aside: Path, *, home: Path, keys: Mapping[str, Path | None], fle
     }  # fmt: skip
     if with_secrets:
         wanted |= {name: home / name for name in ("secrets.json", SURROGATES)} | {"keys/signing.pem": private}
-    for file in sorted(fleet.glob("*.py")) if fleet.is_dir() else ():
-        wanted[f"fleet/{file.name}"] = file
+    wanted |= {f"fleet/{name}": file for name, file in _fleet_files(fleet).items()}
     for name, source in wanted.items():
         if source is not None and source.is_file():
             _copy(source, aside / name)
+
+
+def _fleet_files(fleet: Path) -> dict[str, Path]:
+    """Files below the fleet folder by their name in it. Hidden ones (.env, .git) are nobody's script and may be secrets."""
+    found = {path.relative_to(fleet): path for path in sorted(fleet.rglob("*")) if path.is_file()}
+    return {
+        name.as_posix(): path
+        for name, path in found.items()
+        if not any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+    }
+
+
+def scripts_elsewhere(fleet: Path) -> list[str]:
+    """Scripts of the agents' trainers that a backup does not hold, since they do not lie below the fleet folder."""
+    from perennial.fleet.loader import load as load_fleet
+    from perennial.trainers.command import Command
+
+    held = {path.resolve() for path in _fleet_files(fleet).values()}
+    named = {agent.trainer.script for agent in load_fleet(fleet).agents if isinstance(agent.trainer, Command)}
+    named.discard(Command().script)  # comes with the package
+    return sorted(name for name in named if (fleet / name).resolve() not in held)
 
 
 def _copy_tree(source: Path, target: Path) -> None:

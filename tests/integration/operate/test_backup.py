@@ -23,7 +23,7 @@ from perennial.registry.bundle import signature_path
 from perennial.registry.files import copy_file, listing
 from perennial.registry.ledger import PostgresLedger
 from perennial.stack import dump
-from perennial.stack.backup import MANIFEST, OURS, Backup, backup
+from perennial.stack.backup import MANIFEST, OURS, Backup, backup, scripts_elsewhere
 from perennial.stack.home import Home
 from perennial.stack.restore import forget_encrypted, prove, restore
 from perennial.storage.database import Database as Pool
@@ -62,6 +62,10 @@ def deployment(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory
     (home / "keys").mkdir(parents=True)
     (room / "fleet").mkdir(parents=True)
     (room / "fleet" / "scout.py").write_text("AGENT = None\n")
+    odd = ("__pycache__/scout.pyc", ".env", ".git/config")
+    for file in ("scripts/urgency.py", "scripts/deep/train.sh", "labels.txt", *odd):
+        (room / "fleet" / file).parent.mkdir(parents=True, exist_ok=True)
+        (room / "fleet" / file).write_text(f"{file}\n")
     (home / "settings.json").write_text('{"ports": {}}')
     (home / "secrets.json").write_text('{"login_admin": "the-admin-password"}')
     (home / "redaction.key").write_text("5e" * 32 + "\n")
@@ -130,7 +134,11 @@ def test_a_new_home_with_its_own_postgresql_is_the_same_deployment_without_any_s
     everything = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     for secret in (world.keys.private.read_bytes(), b"the-admin-password", PASSWORD.encode(), b"5e" * 32):
         assert secret not in everything
-    assert (folder / "fleet" / "scout.py").is_file()
+    fleet = {path.relative_to(folder / "fleet").as_posix() for path in (folder / "fleet").rglob("*") if path.is_file()}
+    assert fleet == {"scout.py", "scripts/urgency.py", "scripts/deep/train.sh", "labels.txt"}  # nothing hidden
+    assert {f"fleet/{name}" for name in fleet} == {
+        name for name in Backup.read(folder).files if name.startswith("fleet/")
+    }
     assert folder.stat().st_mode & 0o077 == 0
     place = Home(root=world.room / "new")
     restored = restore(folder, place)
@@ -184,6 +192,26 @@ def test_what_is_not_empty_is_left_alone(world: World, deployment: World) -> Non
     with pytest.raises(StackError, match="not empty"):
         restore(folder, Home(root=world.home))
     assert json.loads((world.home / "secrets.json").read_text()) == {"login_admin": "the-admin-password"}
+
+
+def test_a_script_outside_of_the_fleet_folder_is_named(tmp_path: Path) -> None:
+    fleet, outside = tmp_path / "fleet", tmp_path / "elsewhere" / "urgency.py"
+    scripts = {
+        "inside": "scripts/inside.py", "absolute": str(fleet / "scripts" / "inside.py"), "outside": str(outside),
+        "above": "../above.py", "linked": "linked/urgency.py", "shipped": "word_counts.py",
+    }  # fmt: skip
+    for place in (fleet / "scripts" / "inside.py", outside, tmp_path / "above.py"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("")
+    (fleet / "linked").symlink_to(outside.parent)
+    for name, script in scripts.items():
+        (fleet / f"{name}.py").write_text(
+            "from perennial.fleet import Agent, Task\nfrom perennial.trainers.command import Command\n"
+            f"AGENT = Agent(name={name!r}, owner='me', tasks=(Task(name='t'),), trainer=Command(script={script!r}))\n"
+        )
+    (fleet / "broken.py").write_text("AGENT = (\n")
+    assert scripts_elsewhere(fleet) == ["../above.py", str(outside), "linked/urgency.py"]
+    assert scripts_elsewhere(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize("what", ["changed", "missing", "planted", "linked", "manifest"])
