@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from perennial.errors import BackupBroken, StackError
 from perennial.guard.keys import FILE as SURROGATES
 from perennial.registry.files import digest_of_file
+from perennial.stack.drafts import draft_of
 from perennial.stack.dump import dump
 from perennial.storage.migrate import migrations
 from perennial.storage.queries import load
@@ -100,9 +100,8 @@ def backup(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StackError(f"{folder} is not empty; name a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.{uuid4().hex}")
-    aside.mkdir(mode=0o700)
-    try:
+    with draft_of(folder) as aside:
+        aside.mkdir(mode=0o700)
         _copy_tree(home / "audit", aside / "audit")
         (aside / "databases").mkdir(mode=0o700)
         with _snapshot(databases[OURS]) as (connection, view):
@@ -128,8 +127,6 @@ def backup(
             folder.rmdir()
         os.rename(aside, folder)
         return made
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

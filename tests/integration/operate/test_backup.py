@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -22,8 +27,9 @@ from perennial.registry import keyring
 from perennial.registry.bundle import signature_path
 from perennial.registry.files import copy_file, listing
 from perennial.registry.ledger import PostgresLedger
-from perennial.stack import dump
+from perennial.stack import dump, processes
 from perennial.stack.backup import MANIFEST, OURS, Backup, backup, scripts_elsewhere
+from perennial.stack.drafts import draft_of
 from perennial.stack.home import Home
 from perennial.stack.restore import forget_encrypted, prove, restore
 from perennial.storage.database import Database as Pool
@@ -105,9 +111,10 @@ def deployment(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def world(deployment: World, tmp_path: Path) -> World:
-    """The deployment, with a room of the test's own."""
-    return replace(deployment, room=tmp_path)
+def world(deployment: World, tmp_path: Path) -> Iterator[World]:
+    """The deployment, with a room of the test's own, in which nothing works at the end."""
+    yield replace(deployment, room=tmp_path)
+    processes.end_all(lambda: _left(tmp_path)[1])
 
 
 def _backup(world: World, deployment: World, *, with_secrets: bool = False) -> Path:
@@ -248,6 +255,110 @@ def test_a_kill_leaves_nothing_behind_and_the_next_try_works(
             restore(folder, Home(root=world.room / "new"), {OURS: empty.owner})
     assert [path.name for path in world.room.iterdir() if "new" in path.name] == []
     assert restore(folder, Home(root=world.room / "new"), {OURS: empty.owner}).champions == ("scout 1.0.0",)
+
+
+SLOW = """
+import os, sys
+from pathlib import Path
+from perennial.stack import backup, dump, restore
+from perennial.stack.drafts import draft_of
+from perennial.stack.home import Home
+def slow(url, file, snapshot=None):
+    print("filling", flush=True)
+    dump._run(["sleep", "300"], os.environ)
+backup.dump = dump.restore = slow
+what, folder, home, url = sys.argv[1:]
+if what == "restore":
+    restore.restore(Path(folder), Home(root=Path(home)))
+else:
+    backup.backup(
+        Path(folder), home=Path(home), databases={"perennial": url}, keys={}, fleet=Path(home) / "none", made_with="0.1.0"
+    )
+"""
+
+
+@contextmanager
+def _at_work(what: str, folder: Path, home: Path, url: str) -> Iterator[subprocess.Popen[str]]:
+    """A backup or restore in a process of its own, which has come to a database that takes long."""
+    words = [sys.executable, "-c", SLOW, what, str(folder), str(home), url]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "filling\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _left(room: Path) -> tuple[list[str], set[int]]:
+    """Drafts and locks in the room, and processes that work below it."""
+    inside = set()
+    for pid in processes.snapshot():
+        with suppress(OSError):
+            inside |= {pid} if Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(room) else set()
+    return [path.name for path in room.iterdir() if path.name.startswith(".")], inside
+
+
+@pytest.mark.parametrize("what", ["restore", "backup"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_lost_terminal_leaves_no_draft_and_no_server_behind(
+    world: World, deployment: World, what: str, number: signal.Signals
+) -> None:
+    folder, home = world.room / "backup", world.room / "new"
+    if what == "restore":
+        _backup(world, deployment)
+    else:
+        home = world.home
+    with _at_work(what, folder, home, deployment.database.owner) as process:
+        drafts, servers = _left(world.room)
+        below = processes.descendants(processes.snapshot(), [process.pid])
+        assert drafts
+        assert bool(servers) == (what == "restore")
+        with pytest.raises(StackError, match="another backup or restore"):  # which touches nothing
+            restore(folder, Home(root=home)) if what == "restore" else world.backup()
+        assert _left(world.room)[0] == drafts
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 128 + number
+    assert _left(world.room) == ([], set())
+    assert not [pid for pid in below if (row := processes.look_up(pid)) is not None and row.alive]
+    assert folder.exists() == (what == "restore")
+
+
+@pytest.mark.parametrize("what", ["restore", "backup"])
+def test_the_next_run_removes_what_a_killed_one_left(world: World, deployment: World, what: str) -> None:
+    folder, home = world.room / "backup", world.room / "new"
+    if what == "restore":
+        _backup(world, deployment)
+    else:
+        home = world.home
+    others = [".new.txt", ".new.draft", ".newer." + "0" * 32, ".backup." + "0" * 31]
+    for name in others:
+        (world.room / name).mkdir()
+    with _at_work(what, folder, home, deployment.database.owner) as process:
+        process.kill()
+    assert len(_left(world.room)[0]) == len(others) + 2  # its draft and its lock
+    if what == "restore":
+        assert _left(world.room)[1]  # the server runs on
+        assert restore(folder, Home(root=home)).champions == ("scout 1.0.0",)
+    else:
+        world.backup()
+    left, servers = _left(world.room)
+    assert (sorted(left), servers) == (sorted(others), set())
+
+
+def test_who_asked_not_to_hear_of_a_lost_terminal_is_left_alone(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with draft_of(tmp_path / "new") as draft:
+            draft.mkdir()
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_proof_sees_what_did_not_come_back(world: World, deployment: World, empty: Database) -> None:
