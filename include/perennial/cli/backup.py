@@ -27,11 +27,12 @@ def backup(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Copy databases, models' files, public keys, settings and fleet files into a folder, while everything runs."""
+    """Copy databases, models' files, public keys, settings and the fleet folder into a folder, while everything runs."""
     from importlib.metadata import version
 
     from perennial.settings import load_settings
     from perennial.stack.backup import backup as make
+    from perennial.stack.backup import scripts_elsewhere
     from perennial.stack.home import home
 
     settings, place = load_settings(), home()
@@ -41,11 +42,15 @@ def backup(
         made_with=version("perennial"), with_secrets=with_secrets,
     )  # fmt: skip
     total = sum(int(one["bytes"]) for one in made.files.values())
+    elsewhere = scripts_elsewhere(settings.fleet_folder)
     if json:
-        typer.echo(json_format.dumps({"folder": str(folder), "bytes": total, **_facts(made.facts)}, indent=1))
+        told = {"folder": str(folder), "bytes": total, "scripts_left_out": elsewhere, **_facts(made.facts)}
+        typer.echo(json_format.dumps(told, indent=1))
         return
     typer.echo(f"{folder}: {len(made.files)} files, {total / 1e6:,.1f} MB, databases {', '.join(made.databases)}")
     typer.echo("with the private key and the passwords" if with_secrets else "no secret is in it")
+    for name in elsewhere:
+        typer.echo(f"NOT in it: the script {name}, which is outside of {settings.fleet_folder}; keep a copy")
 
 
 def restore(
@@ -94,7 +99,7 @@ def restore(
             f"Airflow's {name}: its key is not in the backup; enter it anew, or use `perennial airflow-settings apply`"
         )
     if (folder / "fleet").is_dir():
-        typer.echo(f"the agents' files are in {folder / 'fleet'}: put them into the fleet folder before `perennial up`")
+        typer.echo(f"the fleet folder is in {folder / 'fleet'}: copy all of it to its place before `perennial up`")
 
 
 def _databases(settings: Any, place: Any) -> dict[str, str]:

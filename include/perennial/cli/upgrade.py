@@ -10,6 +10,8 @@ import typer
 from perennial.cli.common import Actor, Json, Reason, who
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from perennial.stack.upgrade import Standing
 
 
@@ -34,6 +36,7 @@ def upgrade(
     Take a backup first. Run it again after a kill. Restart the processes afterwards.
     """
 
+    from perennial.guard.said import said
     from perennial.settings import load_settings
     from perennial.stack import upgrade as flow
     from perennial.stack.home import home
@@ -45,20 +48,26 @@ def upgrade(
         _tell(found, json)
         raise typer.Exit(1 if any(one.pending for one in found) else 0)
     say = (lambda line: typer.echo(line, err=True)) if json else typer.echo
-    applied = flow.upgrade(tables, settings.owner_url(), wait=wait, tell=say)
-    if applied:
-        from perennial.audit.log import PostgresAuditLog
-        from perennial.guard.said import said
-        from perennial.storage.database import Database
-
-        names = {one.name: list(one.pending) for one in applied}
-        PostgresAuditLog(Database(settings.app_url(), max_size=1)).append(
-            actor=who(actor), action="upgraded", detail={"applied": names, "why": said(reason)}
-        )
+    note = _note(settings.owner_url(), who(actor), said(reason))
+    applied = flow.upgrade(tables, settings.owner_url(), wait=wait, tell=say, applied=note)
     if json:
         _tell(applied, json)
     elif applied:
         typer.echo("done; restart the processes now: `perennial down`, then `perennial up`, or your own")
+
+
+def _note(owner_url: str, actor: str, why: str) -> Callable[[Standing], None]:
+    """Writes what was applied into the audit. As the owner: an upgrade needs no other role's URL."""
+    from perennial.audit.log import PostgresAuditLog
+    from perennial.storage.database import Database
+
+    log = PostgresAuditLog(Database(owner_url, max_size=1))
+
+    def note(standing: Standing) -> None:
+        detail = {"applied": {standing.name: list(standing.pending)}, "why": why}
+        log.append(actor=actor, action="upgraded", detail=detail)
+
+    return note
 
 
 def _tell(found: list[Standing], json: bool) -> None:

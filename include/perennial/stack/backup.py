@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from perennial.errors import BackupBroken, StackError
 from perennial.guard.keys import FILE as SURROGATES
 from perennial.registry.files import digest_of_file
+from perennial.stack.drafts import draft_of
 from perennial.stack.dump import dump
 from perennial.storage.migrate import migrations
 from perennial.storage.queries import load
@@ -100,9 +100,8 @@ def backup(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StackError(f"{folder} is not empty; name a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.{uuid4().hex}")
-    aside.mkdir(mode=0o700)
-    try:
+    with draft_of(folder) as aside:
+        aside.mkdir(mode=0o700)
         _copy_tree(home / "audit", aside / "audit")
         (aside / "databases").mkdir(mode=0o700)
         with _snapshot(databases[OURS]) as (connection, view):
@@ -128,8 +127,6 @@ def backup(
             folder.rmdir()
         os.rename(aside, folder)
         return made
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
@@ -158,11 +155,31 @@ def _copy_small(aside: Path, *, home: Path, keys: Mapping[str, Path | None], fle
     }  # fmt: skip
     if with_secrets:
         wanted |= {name: home / name for name in ("secrets.json", SURROGATES)} | {"keys/signing.pem": private}
-    for file in sorted(fleet.glob("*.py")) if fleet.is_dir() else ():
-        wanted[f"fleet/{file.name}"] = file
+    wanted |= {f"fleet/{name}": file for name, file in _fleet_files(fleet).items()}
     for name, source in wanted.items():
         if source is not None and source.is_file():
             _copy(source, aside / name)
+
+
+def _fleet_files(fleet: Path) -> dict[str, Path]:
+    """Files below the fleet folder by their name in it. Hidden ones (.env, .git) are nobody's script and may be secrets."""
+    found = {path.relative_to(fleet): path for path in sorted(fleet.rglob("*")) if path.is_file()}
+    return {
+        name.as_posix(): path
+        for name, path in found.items()
+        if not any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+    }
+
+
+def scripts_elsewhere(fleet: Path) -> list[str]:
+    """Scripts of the agents' trainers that a backup does not hold, since they do not lie below the fleet folder."""
+    from perennial.fleet.loader import load as load_fleet
+    from perennial.trainers.command import Command
+
+    held = {path.resolve() for path in _fleet_files(fleet).values()}
+    named = {agent.trainer.script for agent in load_fleet(fleet).agents if isinstance(agent.trainer, Command)}
+    named.discard(Command().script)  # comes with the package
+    return sorted(name for name in named if (fleet / name).resolve() not in held)
 
 
 def _copy_tree(source: Path, target: Path) -> None:

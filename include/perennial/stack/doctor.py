@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from perennial.errors import StackError
+from perennial.errors import PerennialError, StackError
 from perennial.stack import processes
 from perennial.stack.environment import warm_workers
 from perennial.stack.files import read_json
@@ -24,6 +24,7 @@ from perennial.stack.state import Phase, read_state
 from perennial.stack.status import StackStatus, status
 
 _ENOUGH_DISK = 5e9
+_PATIENCE = 10.0  # seconds for a connection to PostgreSQL
 _STANDS_FOR_TRAINING = ("scheduler", "triggerer")
 
 
@@ -34,9 +35,22 @@ def examine(place: Home) -> Iterator[Finding]:
     yield from _parts(place, found)
     if found.phase in (Phase.STOPPED, "unsupervised"):
         return
-    yield _warm(place)
+    state = read_state(place)
+    if "scheduler" not in state.parts or "airflow" not in state.ports:
+        yield Finding(
+            check="supervisor", verdict=Verdict.NOTE, detail="it starts, and has begun no part yet",
+            remedy=f"look again in half a minute; if it lasts, read {place.log_of('supervisor')}",
+        )  # fmt: skip
+        return
+    if state.parts["scheduler"].session:
+        yield _warm(place)
     yield from _dags(place)
-    yield from _agents(place, found)
+    try:
+        yield from _agents(place, found)
+    except PerennialError as error:  # what was found so far is what it is called for
+        yield Finding(
+            check="training", verdict=Verdict.WRONG, detail=str(error), remedy=f"read {place.log_of('postgres')}"
+        )
 
 
 def _machine(place: Home) -> Iterator[Finding]:
@@ -184,7 +198,7 @@ def _agents(place: Home, found: StackStatus) -> Iterator[Finding]:
 
     stopped = {part.name for part in found.parts if part.state != "running"}
     dead = tuple(sorted(name for name in _STANDS_FOR_TRAINING if name in stopped or not _beats(place, name)))
-    database = Database(str(read_json(place.connections_file)["database_url"]), max_size=1)
+    database = Database(str(read_json(place.connections_file)["database_url"]), max_size=1, wait_seconds=_PATIENCE)
     try:
         with database.connection() as connection:
             rows = connection.execute(load("perennial.stack")["why_not_training"]).fetchall()

@@ -1,10 +1,13 @@
-"""pg_dump and pg_restore, of the bundled PostgreSQL where it is installed; passwords travel in the environment alone."""
+"""pg_dump and pg_restore, of the bundled PostgreSQL where that is new enough; passwords travel in the environment alone."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,17 +17,53 @@ from perennial.stack import postgres
 SECONDS = 6 * 3600.0
 
 
-def _program(name: str) -> str:
+def _program(name: str, env: Mapping[str, str], *, at_least: int, what: str) -> str:
+    """The first program, of the wheel or on PATH, whose major version is at least that."""
+    majors = [0]
+    for path in filter(None, map(shutil.which, _places(name))):
+        said = subprocess.run([path, "--version"], env=env, capture_output=True, text=True, check=False, timeout=60)
+        found = re.search(r"\) (\d+)", said.stdout)  # "pg_dump (PostgreSQL) 16.14"
+        majors.append(int(found[1]) if found else 0)
+        if majors[-1] >= at_least:
+            return path
+    here = f"{name} here is of PostgreSQL {max(majors)}" if max(majors) else f"there is no {name} here"
+    raise StackError(
+        f"{here}, and {what} {at_least}: install PostgreSQL's client programs of version {at_least} or later, on PATH"
+    )
+
+
+def _places(name: str) -> Iterator[str]:
+    with suppress(StackError):  # the wheel is not installed
+        yield str(postgres.binary(name))
+    for folder in os.get_exec_path():
+        yield os.path.join(folder, name)
+
+
+def _server_major(url: str) -> int:
+    import psycopg
+
     try:
-        bundled = postgres.binary(name)
-    except StackError:
-        bundled = None
-    if bundled is not None and bundled.is_file():
-        return str(bundled)
-    found = shutil.which(name)
-    if found is None:
-        raise StackError(f"there is no {name}; install PostgreSQL's client programs, of the server's version or later")
-    return found
+        with psycopg.connect(url, connect_timeout=10) as connection:
+            return connection.info.server_version // 10000
+    except psycopg.OperationalError as error:
+        raise StackError(f"PostgreSQL does not answer ({type(error).__name__}); it must run for this") from error
+
+
+def _made_by(file: Path) -> int:
+    """Major version of the pg_dump that wrote a file, from its head (PostgreSQL's pg_backup_archiver.c, ReadHead)."""
+    with file.open("rb") as stream:
+        head = stream.read(4096)
+    try:
+        size = 1 + head[8]  # of a number: its sign, then its bytes
+        at = 11 + 7 * size + (1 if head[5:7] >= b"\x01\x0f" else size)  # after format, compression and time
+        for _ in ("database", "version of its server"):
+            at += size + int.from_bytes(head[at + 1 : at + size], "little")
+        found = re.match(rb"\d+", head[at + size :])
+    except IndexError:
+        found = None
+    if found is None or not head.startswith(b"PGDMP"):
+        raise StackError(f"{file.name} is no dump that can be read; take another backup")
+    return int(found[0])
 
 
 def _reach(url: str) -> dict[str, str]:
@@ -42,22 +81,34 @@ def _reach(url: str) -> dict[str, str]:
 
 
 def dump(url: str, file: Path, *, snapshot: str | None = None) -> None:
-    """Write one database in PostgreSQL's custom format, as of ``snapshot`` where one is given. StackError with pg_dump's words."""
-    words = [_program("pg_dump"), "--format=custom", "--no-password", f"--file={file}"]
-    _run([*words, f"--snapshot={snapshot}"] if snapshot else words, url)
+    """Write one database in PostgreSQL's custom format, as of ``snapshot`` where one is given. StackError with pg_dump's words, or
+    when no pg_dump is as new as the server."""
+    env = _reach(url)
+    program = _program("pg_dump", env, at_least=_server_major(url), what="the server is of PostgreSQL")
+    words = [program, "--format=custom", "--no-password", f"--file={file}"]
+    _run([*words, f"--snapshot={snapshot}"] if snapshot else words, env)
     file.chmod(0o600)
 
 
 def restore(url: str, file: Path) -> None:
-    """Fill an empty database, whole or not at all. StackError with pg_restore's words."""
-    name = urlsplit(url).path.lstrip("/")
-    words = [_program("pg_restore"), "--no-owner", "--no-password", "--exit-on-error", "--single-transaction"]
-    _run([*words, f"--dbname={unquote(name)}", str(file)], url)
-
-
-def _run(words: list[str], url: str) -> None:
+    """Fill an empty database, whole or not at all. StackError with pg_restore's words, or when no pg_restore can read the file."""
+    env, made_by = _reach(url), _made_by(file)
+    program = _program("pg_restore", env, at_least=made_by, what="the backup was made by pg_dump")
+    words = [program, "--no-owner", "--no-password", "--exit-on-error", "--single-transaction"]
     try:
-        done = subprocess.run(words, env=_reach(url), capture_output=True, text=True, check=False, timeout=SECONDS)
+        _run([*words, f"--dbname={env.get('PGDATABASE', '')}", str(file)], env)
+    except StackError as error:
+        server = _server_major(url)
+        if made_by <= server:
+            raise
+        raise StackError(
+            f"{error}; the backup was made by pg_dump {made_by} and the server is {server}: restore into PostgreSQL {made_by} or later"
+        ) from error
+
+
+def _run(words: list[str], env: Mapping[str, str]) -> None:
+    try:
+        done = subprocess.run(words, env=env, capture_output=True, text=True, check=False, timeout=SECONDS)
     except subprocess.TimeoutExpired as error:
         raise StackError(f"{Path(words[0]).name} did not end within {SECONDS / 3600:.0f} hours") from error
     if done.returncode:

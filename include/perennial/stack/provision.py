@@ -15,7 +15,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -32,6 +33,9 @@ PROVISION = "perennial.stack.provision"
 MIGRATION_SECONDS = 3600.0  # of another's tables; killed by it, a migration is run again
 _OURS = ("perennial_owner", "perennial_app", "perennial_admit")
 _TENANTS = ("airflow", "mlflow")  # each a role, and the database that it owns
+_ACCOUNT = (
+    "PERENNIAL_SUPERUSER_URL must name an account that may make roles and databases, and change those that are there"
+)
 _JOB_TYPES = ("SchedulerJob", "TriggererJob", "DagProcessorJob")
 
 
@@ -65,7 +69,8 @@ def databases(secrets: Secrets, *, whole: bool = False) -> None:
     if not superuser:
         raise NotConfigured("PERENNIAL_SUPERUSER_URL", "an account that may make roles and databases")
     make_databases(secrets, superuser, whole=whole)
-    applied = migrate(owner)
+    with _refusals("PERENNIAL_OWNER_DATABASE_URL must name perennial_owner with its password"):
+        applied = migrate(owner)
     print(f"migrations applied now: {', '.join(applied) or 'none'}")
 
 
@@ -75,14 +80,15 @@ def make_databases(
     """Roles with their passwords and the databases, with nothing in them yet; what is there stays.
 
     ``given`` are passwords by role (default: those of the environment); the others are ``secrets``. A role that exists gets a password
-    where one is given, and with ``whole``, since then the server is ours.
+    where one is given, and with ``whole``, since then the server is ours. An account that may make roles and databases is enough.
+    StackError when the server refuses, or a database stays open to everybody.
     """
     from psycopg import sql
 
     queries = load("perennial.stack")
     given = _given_passwords() if given is None else given
     owners = {"perennial": "perennial_owner"} | ({name: name for name in _TENANTS} if whole else {})
-    with _connect("postgres", superuser_url) as admin:
+    with _refusals(_ACCOUNT), _connect("postgres", superuser_url) as admin:
         known_roles = {row[0] for row in admin.execute(queries["roles"])}
         for role in (*_OURS, *_TENANTS) if whole else _OURS:
             if role in known_roles and role not in given and not whole:
@@ -91,13 +97,51 @@ def make_databases(
             password = given.get(role) or str(getattr(secrets, role))
             admin.execute(sql.SQL(verb).format(role=sql.Identifier(role), password=sql.Literal(password)))
         known = {row[0] for row in admin.execute(queries["databases"])}
-        for name in sorted(set(owners) - known):
-            words = {"database": sql.Identifier(name), "owner": sql.Identifier(owners[name])}
-            admin.execute(sql.SQL(queries["make_database"]).format(**words))
-        for name in owners:
-            admin.execute(sql.SQL(queries["close_database"]).format(database=sql.Identifier(name)))
-        for role in ("perennial_app", "perennial_admit"):
-            admin.execute(sql.SQL(queries["open_database"]).format(role=sql.Identifier(role)))
+        for name, owner in sorted(owners.items()):
+            if name in known and _is_closed(admin, name):
+                continue
+            with _member(admin, owner):
+                words = {"database": sql.Identifier(name), "owner": sql.Identifier(owner)}
+                if name not in known:
+                    admin.execute(sql.SQL(queries["make_database"]).format(**words))
+                admin.execute(sql.SQL(queries["close_database"]).format(**words))
+                for role in ("perennial_app", "perennial_admit") if name == "perennial" else ():
+                    admin.execute(sql.SQL(queries["open_database"]).format(role=sql.Identifier(role)))
+            if not _is_closed(admin, name):  # without the right to do so, PostgreSQL only warns
+                raise StackError(f"everybody may still enter the database {name}, or our roles may not; {_ACCOUNT}")
+
+
+def _is_closed(admin: Any, database: str) -> bool:
+    row = admin.execute(load("perennial.stack")["is_closed"], {"database": database}).fetchone()
+    return bool(row[0])
+
+
+@contextmanager
+def _member(admin: Any, owner: str) -> Iterator[None]:
+    """The account as a member of ``owner`` for the block: who is no superuser may give a database only to a role that it can take."""
+    from psycopg import sql
+
+    queries = load("perennial.stack")
+    before = admin.execute(queries["may_act_as"], {"role": owner}).fetchone()[0]
+    if not before:
+        admin.execute(sql.SQL(queries["join_role"]).format(role=sql.Identifier(owner)))
+    try:
+        yield
+    finally:
+        if not before:
+            admin.execute(sql.SQL(queries["leave_role"]).format(role=sql.Identifier(owner)))
+
+
+@contextmanager
+def _refusals(remedy: str) -> Iterator[None]:
+    """The driver's errors as StackError, with the server's sentence."""
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        said = error.diag.message_primary or str(error).partition("\n")[0]
+        raise StackError(f"PostgreSQL refuses: {said}; {remedy}") from error
 
 
 def airflow_tables() -> None:

@@ -21,6 +21,23 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC
 -- name: open_database
 GRANT CONNECT, TEMPORARY ON DATABASE perennial TO {role}
 
+-- name: is_closed
+-- To everybody; and ours is open to our roles.
+SELECT NOT has_database_privilege('public', %(database)s, 'CONNECT, TEMPORARY, CREATE')
+    AND (%(database)s <> 'perennial' OR (SELECT bool_and(has_database_privilege(r, 'perennial', p))
+        FROM unnest('{perennial_app,perennial_admit}'::text[]) r, unnest('{CONNECT,TEMPORARY}'::text[]) p)) AS yes
+
+-- name: may_act_as
+-- Before version 16 every member could.
+SELECT CASE WHEN current_setting('server_version_num')::integer < 160000 THEN pg_has_role(%(role)s, 'MEMBER')
+    ELSE pg_has_role(%(role)s, 'SET') END
+
+-- name: join_role
+GRANT {role} TO CURRENT_USER
+
+-- name: leave_role
+REVOKE {role} FROM CURRENT_USER
+
 -- name: note_of_database
 SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()
 

@@ -15,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 from perennial.audit.log import PostgresAuditLog
 from perennial.errors import BackupBroken, PerennialError, StackError
@@ -27,6 +26,7 @@ from perennial.registry.ledger import PostgresLedger
 from perennial.registry.signing import verify_bundle
 from perennial.stack import dump, postgres
 from perennial.stack.backup import FOLDERS, OURS, Backup, Facts, gather
+from perennial.stack.drafts import draft_of
 from perennial.stack.home import Home
 from perennial.stack.ports import LOOPBACK
 from perennial.stack.provision import make_databases
@@ -66,8 +66,8 @@ def restore(folder: Path, place: Home, databases: Mapping[str, str] | None = Non
     if place.root.exists() and (not place.root.is_dir() or any(place.root.iterdir())):
         raise StackError(f"{place.root} is not empty; set PERENNIAL_HOME to a new folder")
     place.root.parent.mkdir(parents=True, exist_ok=True)
-    draft = Home(root=place.root.with_name(f".{place.root.name}.{uuid4().hex}"))
-    try:
+    with draft_of(place.root) as aside:
+        draft = Home(root=aside)
         draft.make()
         _bring_files(folder, draft)
         secrets = read_or_make(draft)
@@ -83,8 +83,6 @@ def restore(folder: Path, place: Home, databases: Mapping[str, str] | None = Non
             place.root.rmdir()
         os.rename(draft.root, place.root)
         return restored
-    finally:
-        shutil.rmtree(draft.root, ignore_errors=True)
 
 
 def _bring_files(folder: Path, home: Home) -> None:

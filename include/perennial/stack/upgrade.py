@@ -213,10 +213,13 @@ def wait_until_idle(connection: Any, *, wait: bool, tell: Tell, seconds: float =
         time.sleep(_LOOK_SECONDS)
 
 
-def upgrade(all_tables: Sequence[Tables], owner_url: str, *, wait: bool, tell: Tell) -> list[Standing]:
+def upgrade(
+    all_tables: Sequence[Tables], owner_url: str, *, wait: bool, tell: Tell,
+    applied: Callable[[Standing], None] = lambda standing: None,
+) -> list[Standing]:  # fmt: skip
     """Apply what is pending, in order; returns what was applied. Nothing is changed while a rollout is open or a training runs.
 
-    Killed and run again it goes on: what is applied is not pending any more.
+    Killed and run again it goes on: what is applied is not pending any more. So ``applied`` is called after each system, not at the end.
     """
     with exclusively(owner_url) as connection:
         standings = [tables.look() for tables in all_tables]
@@ -229,4 +232,5 @@ def upgrade(all_tables: Sequence[Tables], owner_url: str, *, wait: bool, tell: T
         for tables, standing in due:
             tell(f"{standing.name}: applying")
             tables.apply()
+            applied(standing)
         return [standing for _, standing in due]

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -22,8 +27,9 @@ from perennial.registry import keyring
 from perennial.registry.bundle import signature_path
 from perennial.registry.files import copy_file, listing
 from perennial.registry.ledger import PostgresLedger
-from perennial.stack import dump
-from perennial.stack.backup import MANIFEST, OURS, Backup, backup
+from perennial.stack import dump, processes
+from perennial.stack.backup import MANIFEST, OURS, Backup, backup, scripts_elsewhere
+from perennial.stack.drafts import draft_of
 from perennial.stack.home import Home
 from perennial.stack.restore import forget_encrypted, prove, restore
 from perennial.storage.database import Database as Pool
@@ -62,6 +68,10 @@ def deployment(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory
     (home / "keys").mkdir(parents=True)
     (room / "fleet").mkdir(parents=True)
     (room / "fleet" / "scout.py").write_text("AGENT = None\n")
+    odd = ("__pycache__/scout.pyc", ".env", ".git/config")
+    for file in ("scripts/urgency.py", "scripts/deep/train.sh", "labels.txt", *odd):
+        (room / "fleet" / file).parent.mkdir(parents=True, exist_ok=True)
+        (room / "fleet" / file).write_text(f"{file}\n")
     (home / "settings.json").write_text('{"ports": {}}')
     (home / "secrets.json").write_text('{"login_admin": "the-admin-password"}')
     (home / "redaction.key").write_text("5e" * 32 + "\n")
@@ -101,9 +111,10 @@ def deployment(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def world(deployment: World, tmp_path: Path) -> World:
-    """The deployment, with a room of the test's own."""
-    return replace(deployment, room=tmp_path)
+def world(deployment: World, tmp_path: Path) -> Iterator[World]:
+    """The deployment, with a room of the test's own, in which nothing works at the end."""
+    yield replace(deployment, room=tmp_path)
+    processes.end_all(lambda: _left(tmp_path)[1])
 
 
 def _backup(world: World, deployment: World, *, with_secrets: bool = False) -> Path:
@@ -130,7 +141,11 @@ def test_a_new_home_with_its_own_postgresql_is_the_same_deployment_without_any_s
     everything = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     for secret in (world.keys.private.read_bytes(), b"the-admin-password", PASSWORD.encode(), b"5e" * 32):
         assert secret not in everything
-    assert (folder / "fleet" / "scout.py").is_file()
+    fleet = {path.relative_to(folder / "fleet").as_posix() for path in (folder / "fleet").rglob("*") if path.is_file()}
+    assert fleet == {"scout.py", "scripts/urgency.py", "scripts/deep/train.sh", "labels.txt"}  # nothing hidden
+    assert {f"fleet/{name}" for name in fleet} == {
+        name for name in Backup.read(folder).files if name.startswith("fleet/")
+    }
     assert folder.stat().st_mode & 0o077 == 0
     place = Home(root=world.room / "new")
     restored = restore(folder, place)
@@ -186,6 +201,26 @@ def test_what_is_not_empty_is_left_alone(world: World, deployment: World) -> Non
     assert json.loads((world.home / "secrets.json").read_text()) == {"login_admin": "the-admin-password"}
 
 
+def test_a_script_outside_of_the_fleet_folder_is_named(tmp_path: Path) -> None:
+    fleet, outside = tmp_path / "fleet", tmp_path / "elsewhere" / "urgency.py"
+    scripts = {
+        "inside": "scripts/inside.py", "absolute": str(fleet / "scripts" / "inside.py"), "outside": str(outside),
+        "above": "../above.py", "linked": "linked/urgency.py", "shipped": "word_counts.py",
+    }  # fmt: skip
+    for place in (fleet / "scripts" / "inside.py", outside, tmp_path / "above.py"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("")
+    (fleet / "linked").symlink_to(outside.parent)
+    for name, script in scripts.items():
+        (fleet / f"{name}.py").write_text(
+            "from perennial.fleet import Agent, Task\nfrom perennial.trainers.command import Command\n"
+            f"AGENT = Agent(name={name!r}, owner='me', tasks=(Task(name='t'),), trainer=Command(script={script!r}))\n"
+        )
+    (fleet / "broken.py").write_text("AGENT = (\n")
+    assert scripts_elsewhere(fleet) == ["../above.py", str(outside), "linked/urgency.py"]
+    assert scripts_elsewhere(tmp_path / "none") == []
+
+
 @pytest.mark.parametrize("what", ["changed", "missing", "planted", "linked", "manifest"])
 def test_a_backup_that_was_changed_is_refused(world: World, deployment: World, what: str) -> None:
     folder = _backup(world, deployment)
@@ -220,6 +255,110 @@ def test_a_kill_leaves_nothing_behind_and_the_next_try_works(
             restore(folder, Home(root=world.room / "new"), {OURS: empty.owner})
     assert [path.name for path in world.room.iterdir() if "new" in path.name] == []
     assert restore(folder, Home(root=world.room / "new"), {OURS: empty.owner}).champions == ("scout 1.0.0",)
+
+
+SLOW = """
+import os, sys
+from pathlib import Path
+from perennial.stack import backup, dump, restore
+from perennial.stack.drafts import draft_of
+from perennial.stack.home import Home
+def slow(url, file, snapshot=None):
+    print("filling", flush=True)
+    dump._run(["sleep", "300"], os.environ)
+backup.dump = dump.restore = slow
+what, folder, home, url = sys.argv[1:]
+if what == "restore":
+    restore.restore(Path(folder), Home(root=Path(home)))
+else:
+    backup.backup(
+        Path(folder), home=Path(home), databases={"perennial": url}, keys={}, fleet=Path(home) / "none", made_with="0.1.0"
+    )
+"""
+
+
+@contextmanager
+def _at_work(what: str, folder: Path, home: Path, url: str) -> Iterator[subprocess.Popen[str]]:
+    """A backup or restore in a process of its own, which has come to a database that takes long."""
+    words = [sys.executable, "-c", SLOW, what, str(folder), str(home), url]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "filling\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _left(room: Path) -> tuple[list[str], set[int]]:
+    """Drafts and locks in the room, and processes that work below it."""
+    inside = set()
+    for pid in processes.snapshot():
+        with suppress(OSError):
+            inside |= {pid} if Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(room) else set()
+    return [path.name for path in room.iterdir() if path.name.startswith(".")], inside
+
+
+@pytest.mark.parametrize("what", ["restore", "backup"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_lost_terminal_leaves_no_draft_and_no_server_behind(
+    world: World, deployment: World, what: str, number: signal.Signals
+) -> None:
+    folder, home = world.room / "backup", world.room / "new"
+    if what == "restore":
+        _backup(world, deployment)
+    else:
+        home = world.home
+    with _at_work(what, folder, home, deployment.database.owner) as process:
+        drafts, servers = _left(world.room)
+        below = processes.descendants(processes.snapshot(), [process.pid])
+        assert drafts
+        assert bool(servers) == (what == "restore")
+        with pytest.raises(StackError, match="another backup or restore"):  # which touches nothing
+            restore(folder, Home(root=home)) if what == "restore" else world.backup()
+        assert _left(world.room)[0] == drafts
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 128 + number
+    assert _left(world.room) == ([], set())
+    assert not [pid for pid in below if (row := processes.look_up(pid)) is not None and row.alive]
+    assert folder.exists() == (what == "restore")
+
+
+@pytest.mark.parametrize("what", ["restore", "backup"])
+def test_the_next_run_removes_what_a_killed_one_left(world: World, deployment: World, what: str) -> None:
+    folder, home = world.room / "backup", world.room / "new"
+    if what == "restore":
+        _backup(world, deployment)
+    else:
+        home = world.home
+    others = [".new.txt", ".new.draft", ".newer." + "0" * 32, ".backup." + "0" * 31]
+    for name in others:
+        (world.room / name).mkdir()
+    with _at_work(what, folder, home, deployment.database.owner) as process:
+        process.kill()
+    assert len(_left(world.room)[0]) == len(others) + 2  # its draft and its lock
+    if what == "restore":
+        assert _left(world.room)[1]  # the server runs on
+        assert restore(folder, Home(root=home)).champions == ("scout 1.0.0",)
+    else:
+        world.backup()
+    left, servers = _left(world.room)
+    assert (sorted(left), servers) == (sorted(others), set())
+
+
+def test_who_asked_not_to_hear_of_a_lost_terminal_is_left_alone(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with draft_of(tmp_path / "new") as draft:
+            draft.mkdir()
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_proof_sees_what_did_not_come_back(world: World, deployment: World, empty: Database) -> None:

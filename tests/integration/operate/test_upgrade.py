@@ -189,6 +189,32 @@ def test_the_command_checks_and_audits(empty: Database, tmp_path: Path, monkeypa
     assert row == ("ana", "0.2")
 
 
+def test_what_was_applied_before_a_failure_is_in_the_audit(
+    empty: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERENNIAL_HOME", str(tmp_path))
+    monkeypatch.setenv("PERENNIAL_OWNER_DATABASE_URL", empty.owner)
+    for name in ("PERENNIAL_DATABASE_URL", "DATABASE_URL", "POSTGRES_HOST"):
+        monkeypatch.delenv(name, raising=False)  # the owner's URL is all that an upgrade needs
+    airflow = Tables("Airflow", [], fails=True)
+    monkeypatch.setattr(flow, "systems", lambda place, url: [flow.OwnTables(url=url), airflow])
+    run = CliRunner()
+    failed = run.invoke(build(), ["upgrade", "--actor", "ana", "--reason", "0.2"])
+    assert isinstance(failed.exception, StackError)
+    first = {"Perennial": [name for name, _ in migrations()]}
+    assert _upgrades(empty) == [("ana", {"applied": first, "why": "0.2"})]
+    airflow.fails = False
+    assert run.invoke(build(), ["upgrade", "--actor", "bo", "--reason", "again"]).exit_code == 0
+    assert _upgrades(empty)[1:] == [("bo", {"applied": {"Airflow": ["new"]}, "why": "again"})]
+
+
+def _upgrades(database: Database) -> list[tuple[str, object]]:
+    with psycopg.connect(database.owner) as connection:
+        return connection.execute(
+            "SELECT actor, detail FROM perennial.audit WHERE action = 'upgraded' ORDER BY id"
+        ).fetchall()
+
+
 def test_mlflows_tables_are_compared_by_their_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.store.db import utils
     from sqlalchemy import text

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from perennial.errors import NotConfigured
+from perennial.errors import NotConfigured, StackError
 from perennial.stack import provision
 from perennial.stack.home import Home
 from perennial.stack.secrets import read_or_make
@@ -110,6 +110,64 @@ def test_a_restore_gives_the_passwords_of_its_home_whatever_the_shell_says(
     provision.make_databases(secrets, server.url("postgres"), whole=True, given={})
     assert logs_in(server, "perennial_owner", secrets.perennial_owner, "perennial")
     assert logs_in(server, "airflow", secrets.airflow, "airflow")
+
+
+@pytest.fixture
+def managed(server: Server, admin: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """The URL of an account as managed PostgreSQL gives it: it may make roles and databases, and is no superuser. Roles of ours are
+    not there yet."""
+    for role in OURS:
+        admin.execute(f"ALTER ROLE {role} RENAME TO {role}_aside")
+    admin.execute("CREATE ROLE managed LOGIN CREATEROLE CREATEDB PASSWORD 'managed'")
+    url = f"postgresql://managed:managed@127.0.0.1:{server.port}/postgres"
+    monkeypatch.setenv("PERENNIAL_SUPERUSER_URL", url)
+    secrets = read_or_make(Home(root=tmp_path / "home"))
+    monkeypatch.setenv(
+        "PERENNIAL_OWNER_DATABASE_URL",
+        f"postgresql://perennial_owner:{secrets.perennial_owner}@127.0.0.1:{server.port}/perennial",
+    )
+    yield url
+    for name in ("perennial", *THEIRS):
+        admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    for role in (*OURS, "managed"):
+        admin.execute(f"DROP ROLE IF EXISTS {role}")
+    for role in OURS:
+        admin.execute(f"ALTER ROLE {role}_aside RENAME TO {role}")
+
+
+def test_an_account_that_may_only_make_roles_and_databases_is_enough(server: Server, admin: Any, managed: str) -> None:
+    for _ in range(2):  # it may be repeated
+        assert provision.main(["databases"]) == 0
+    owner = admin.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'perennial'").fetchone()
+    assert owner == ("perennial_owner",)
+    assert not logs_in(server, "reader", "reads", "perennial")
+    assert not logs_in(server, "managed", "managed", "perennial")  # what it was given for the moment is gone
+    assert admin.execute("SELECT pg_has_role('managed', 'perennial_owner', 'SET')").fetchone() == (False,)
+
+
+def test_a_membership_that_was_there_before_stays(server: Server, admin: Any, managed: str) -> None:
+    admin.execute("CREATE ROLE perennial_owner LOGIN PASSWORD 'x'")
+    admin.execute("GRANT perennial_owner TO managed WITH ADMIN OPTION")
+    with pytest.raises(StackError, match=r"password.*PERENNIAL_OWNER_DATABASE_URL"):  # it kept its own
+        provision.main(["databases"])
+    assert admin.execute("SELECT pg_has_role('managed', 'perennial_owner', 'SET')").fetchone() == (True,)
+    assert not logs_in(server, "reader", "reads", "perennial")
+
+
+def test_what_the_server_refuses_is_an_error_that_says_so(server: Server, admin: Any, managed: str) -> None:
+    admin.execute("ALTER ROLE managed NOCREATEDB")
+    with pytest.raises(StackError, match="permission denied to create database"):
+        provision.main(["databases"])
+    admin.execute("ALTER ROLE managed NOCREATEROLE CREATEDB")
+    admin.execute("DROP ROLE perennial_admit")
+    with pytest.raises(StackError, match=r"permission denied to create role.*PERENNIAL_SUPERUSER_URL"):
+        provision.main(["databases"])
+
+
+def test_a_database_that_stays_open_to_everybody_is_an_error(server: Server, admin: Any, managed: str) -> None:
+    admin.execute("CREATE DATABASE perennial")  # somebody else's: the account may not close it
+    with pytest.raises(StackError, match="everybody may still enter the database perennial"):
+        provision.main(["databases"])
 
 
 @pytest.mark.parametrize("missing", ["PERENNIAL_SUPERUSER_URL", "PERENNIAL_OWNER_DATABASE_URL"])

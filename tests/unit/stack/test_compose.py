@@ -202,3 +202,15 @@ def test_the_gpu_override_changes_a_service_that_exists() -> None:
     assert device["capabilities"] == ["gpu"]
     queue = SERVICES["gpu-worker"]["command"][SERVICES["gpu-worker"]["command"].index("--queues") + 1]
     assert queue == SERVICES["dag-processor"]["environment"]["PERENNIAL_TRAIN_QUEUE"]
+
+
+def test_the_server_is_no_newer_than_the_client_programs_of_the_image() -> None:
+    import subprocess
+
+    from perennial.stack import postgres
+
+    said = subprocess.run([postgres.binary("pg_dump"), "--version"], capture_output=True, text=True, check=True).stdout
+    (client,) = re.findall(r"\) (\d+)", said)
+    assert SERVICES["postgres"]["image"] == f"postgres:{client}"
+    # where images up to 17 keep the data; beside it, a container made anew would begin empty
+    assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql/data"]
