@@ -200,6 +200,16 @@ def test_what_was_redacted_too_little_is_redacted_again_after_its_release(desk: 
     assert desk.store.train("next") == ["a <SECRET>"]
 
 
+@pytest.mark.req("K24")
+def test_a_released_row_is_known_again_as_the_models_own_answer(desk: Desk) -> None:
+    own = row("Rates fell.", "good", predicted_output="good")
+    desk.store.buffer.add(own)
+    desk.admit_refusing("Rates", "too_long")
+    desk.aside.settle(desk.order("release", "quarantined", "too_long"))
+    assert desk.store.admit().admitted == 1
+    assert desk.store.buffer.origins([own.example_id])[own.example_id].self_labelled
+
+
 def test_a_released_correction_outranks_again_what_came_before_it(desk: Desk) -> None:
     trained, waiting, later = row("Rates fell.", "good"), row("RATES fell.", "neutral"), row("rates fell.", "fine")
     desk.store.buffer.add(trained)

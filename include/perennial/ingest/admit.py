@@ -202,7 +202,7 @@ class Admission:
             ]
             refused = [(row, answer) for row, answer in found if isinstance(answer, Refused)]
             accepted = [
-                self._stored(row, answer) | {"hide_predicted": is_personal(row["predicted_output"], personal)}
+                self._stored(row, answer) | {"predicted": self._shown(row["predicted_output"], personal)}
                 for row, answer in found
                 if isinstance(answer, Admitted)
             ]
@@ -218,6 +218,11 @@ class Admission:
         totals["unsure"] += sum(bool(answer.doubts) for _row, answer in found if isinstance(answer, Admitted))
         totals["unavailable"] += sum(answer.reason == GUARD_AWAY for _row, answer in refused)
         return len(rows)
+
+    def _shown(self, predicted: JSON, personal: Personal) -> Any:
+        from psycopg.types.json import Jsonb
+
+        return None if predicted is None or is_personal(predicted, personal) else Jsonb(predicted)
 
     def _stored(self, row: Mapping[str, Any], answer: Admitted) -> dict[str, Any]:
         from psycopg.types.json import Jsonb

@@ -1,19 +1,20 @@
 -- name: take_urgent
--- Rows that nobody has read yet, urgent ones first; two admissions at once share the work and never meet.
+-- Rows that nobody has read yet, urgent ones first; two admissions at once share the work and never meet. An answer that a quarantine took
+-- off comes from the original, as much of it as may stand: without it nobody would know a label of the model's own making.
 SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
-       e.predicted_output, o.input_text, o.expected_output, o.user_feedback
+       coalesce(e.predicted_output, perennial.short_label(perennial.plain_answer(o.predicted_output))) AS predicted_output, o.input_text, o.expected_output, o.user_feedback
 FROM perennial.examples e JOIN perennial.originals o USING (example_id)
 WHERE e.agent = %(agent)s AND e.state = 'raw' AND e.priority >= 2
 ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
 -- name: take_raw
 SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
-       e.predicted_output, o.input_text, o.expected_output, o.user_feedback
+       coalesce(e.predicted_output, perennial.short_label(perennial.plain_answer(o.predicted_output))) AS predicted_output, o.input_text, o.expected_output, o.user_feedback
 FROM perennial.examples e JOIN perennial.originals o USING (example_id)
 WHERE e.agent = %(agent)s AND e.state = 'raw'
 ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
 -- name: take_unlabelled
 SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
-       e.predicted_output, o.input_text, o.expected_output, o.user_feedback
+       coalesce(e.predicted_output, perennial.short_label(perennial.plain_answer(o.predicted_output))) AS predicted_output, o.input_text, o.expected_output, o.user_feedback
 FROM perennial.examples e JOIN perennial.originals o USING (example_id)
 WHERE e.agent = %(agent)s AND e.state = 'unlabelled' AND e.admitted_at IS NULL
 ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
@@ -36,10 +37,10 @@ WHERE EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.s
 UPDATE perennial.examples SET
     state = CASE WHEN %(label)s::jsonb IS NULL THEN 'unlabelled' ELSE 'ready' END::perennial.example_state,
     input_text = %(text)s, expected_output = %(label)s::jsonb, user_feedback = %(feedback)s, redaction = %(redaction)s,
-    predicted_output = CASE WHEN NOT %(hide_predicted)s THEN predicted_output END, reason = '', admitted_at = clock_timestamp()
+    predicted_output = %(predicted)s::jsonb, reason = '', admitted_at = clock_timestamp()
 WHERE example_id = %(example_id)s
 -- name: quarantined
--- Label and answer may be what it was refused for: they stay with the original alone, where a release finds the label again.
+-- Label and answer may be what it was refused for: they stay with the original alone, where the next look finds them again.
 UPDATE perennial.examples SET state = 'quarantined', reason = %(reason)s, expected_output = NULL, predicted_output = NULL
 WHERE example_id = %(example_id)s
 -- name: restore_corrected

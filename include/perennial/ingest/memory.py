@@ -146,7 +146,8 @@ class MemoryBuffer(MemoryOrigins):
             number=len(self.state.rows) + 1, example=example, task=task, correction=correction,
             state=State.QUARANTINED if not known else State.SUPERSEDED if overtaken else state,
             holdout=plain and not own_answer and share(digest) < record["holdout_share"], input_digest=digest, content_digest=content,
-            added_at=now(), reason="unknown_task" if not known else "corrected_before" if overtaken else "",
+            added_at=now(), answer=example.predicted_output,
+            reason="unknown_task" if not known else "corrected_before" if overtaken else "",
             superseded_by=latest.example.example_id if overtaken and latest else None,
         )  # fmt: skip
         self.state.rows.append(row)
@@ -404,8 +405,8 @@ class MemoryAdmission:
                     answer = look(one.example_id, row.task, one.input_text, one.expected_output, one.user_feedback)
                     totals[self._settle(row, answer)] += 1
                     totals["unsure"] += isinstance(answer, Admitted) and bool(answer.doubts)
-                    if isinstance(answer, Refused) or is_personal(one.predicted_output, personal):
-                        row.example = replace(one, predicted_output=None)
+                    hidden = isinstance(answer, Refused) or is_personal(row.answer, personal)
+                    row.example = replace(one, predicted_output=None if hidden else row.answer)
                     totals["unavailable"] += isinstance(answer, Refused) and answer.reason == GUARD_AWAY
             self._state.add_to_counter(agent, "quarantined", totals["quarantined"])
         return AdmitOutcome(**totals)

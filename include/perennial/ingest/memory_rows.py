@@ -39,6 +39,7 @@ class Row:
     input_digest: bytes
     content_digest: bytes
     added_at: datetime
+    answer: JSON = None  # the plain answer that it was sent with; ``example`` holds what of it stands now
     text: str | None = None
     label: JSON = None
     feedback: str | None = None
