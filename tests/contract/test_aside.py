@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -198,6 +199,20 @@ def test_what_was_redacted_too_little_is_redacted_again_after_its_release(desk: 
     desk.store.buffer.finish(job, attempt, JobStatus.CANCELLED)
     desk.aside.settle(desk.order("release", "quarantined", "personal_data_left"))
     assert desk.store.train("next") == ["a <SECRET>"]
+
+
+def test_a_released_row_does_not_escape_a_correction_that_came_while_it_stood_aside(desk: Desk) -> None:
+    desk.store.buffer.sync_agents([record(holdout=0.999)])
+    old = row("Rates fell.", "bad")
+    desk.store.buffer.add(old)
+    desk.admit_refusing("Rates", "too_long")
+    fix = correction("Rates fell.", "good")
+    desk.store.buffer.add(fix)
+    desk.store.train()
+    desk.aside.settle(desk.order("release", "quarantined", "too_long"))
+    desk.store.admit()
+    assert desk.store.rows()[str(old.example_id)] == ("superseded", fix.example_id)
+    assert desk.store.buffer.holdout("scout", TASK, datetime.now(UTC) + timedelta(minutes=1), 10) == ()
 
 
 @pytest.mark.req("K24")

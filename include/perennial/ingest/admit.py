@@ -184,6 +184,7 @@ class Admission:
                 if isinstance(answer, Refused):
                     values = {"example_id": row["example_id"], "reason": answer.reason[:200]}
                     connection.execute(self._sql["quarantined"], values)
+            connection.execute(self._sql["overtaken"], {"ids": ids})
             self._ask(connection, agent, done)
             self._unask(connection, agent, done)
             if statement == "stale_waiting" and rows:
@@ -211,6 +212,7 @@ class Admission:
             self._ask(connection, agent, [(row, answer) for row, answer in found if isinstance(answer, Admitted)])
             for row, answer in refused:
                 self._refuse(connection, row, answer)
+            connection.execute(self._sql["overtaken"], {"ids": [row["example_id"] for row in rows]})
             connection.execute(self._sql["count"], {"agent": agent, "amount": len(refused)})
         totals["admitted"] += sum(values["label"] is not None for values in accepted)
         totals["unlabelled"] += sum(values["label"] is None for values in accepted)

@@ -39,6 +39,19 @@ UPDATE perennial.examples SET
     input_text = %(text)s, expected_output = %(label)s::jsonb, user_feedback = %(feedback)s, redaction = %(redaction)s,
     predicted_output = %(predicted)s::jsonb, reason = '', admitted_at = clock_timestamp()
 WHERE example_id = %(example_id)s
+-- name: overtaken
+-- A correction overtakes what it finds waiting: rows that stood aside when it came, or were written in the same moment, it did not see.
+-- The rule of the claim; the holdout, which nobody claims, needs it here.
+UPDATE perennial.examples e SET superseded_by = n.newer, state = 'superseded', reason = 'corrected_before'
+FROM (
+    SELECT r.example_id, c.example_id AS newer FROM perennial.examples r CROSS JOIN LATERAL (
+        SELECT c.example_id FROM perennial.examples c
+        WHERE c.input_digest = r.input_digest AND c.correction AND c.state NOT IN ('quarantined', 'purged', 'evicted', 'superseded')
+          AND c.id <> r.id AND (NOT r.correction OR c.id > r.id)
+        ORDER BY c.id DESC LIMIT 1
+    ) c
+    WHERE r.example_id = ANY (%(ids)s) AND r.state IN ('ready', 'unlabelled') AND r.superseded_by IS NULL
+) n WHERE e.example_id = n.example_id
 -- name: quarantined
 -- Label and answer may be what it was refused for: they stay with the original alone, where the next look finds them again.
 UPDATE perennial.examples SET state = 'quarantined', reason = %(reason)s, expected_output = NULL, predicted_output = NULL

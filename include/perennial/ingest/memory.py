@@ -404,6 +404,7 @@ class MemoryAdmission:
                         ahead([one.input_text])
                     answer = look(one.example_id, row.task, one.input_text, one.expected_output, one.user_feedback)
                     totals[self._settle(row, answer)] += 1
+                    self._state.overtake(row)
                     totals["unsure"] += isinstance(answer, Admitted) and bool(answer.doubts)
                     hidden = isinstance(answer, Refused) or is_personal(row.answer, personal)
                     row.example = replace(one, predicted_output=None if hidden else row.answer)
@@ -461,6 +462,7 @@ class MemoryAdmission:
                 answer = look(one.example_id, row.task, one.input_text, one.expected_output, one.user_feedback)
                 if isinstance(answer, Admitted):
                     self._redacted(row, answer)
+                    self._state.overtake(row)
                 elif answer.reason == GUARD_AWAY:
                     break
                 else:
