@@ -203,7 +203,7 @@ class Admission:
             ]
             refused = [(row, answer) for row, answer in found if isinstance(answer, Refused)]
             accepted = [
-                self._stored(row, answer) | {"predicted": self._shown(row["predicted_output"], personal)}
+                self._stored(row, answer) | {"predicted": self._shown(row, answer, personal)}
                 for row, answer in found
                 if isinstance(answer, Admitted)
             ]
@@ -221,9 +221,13 @@ class Admission:
         totals["unavailable"] += sum(answer.reason == GUARD_AWAY for _row, answer in refused)
         return len(rows)
 
-    def _shown(self, predicted: JSON, personal: Personal) -> Any:
+    def _shown(self, row: Mapping[str, Any], answer: Admitted, personal: Personal) -> Any:
+        """The model's answer as it may stand: one that is the label stands as the label does, so that everyone sees that it is."""
         from psycopg.types.json import Jsonb
 
+        if row["own_answer"]:
+            return None if answer.expected_output is None else Jsonb(answer.expected_output)
+        predicted = row["predicted_output"]
         return None if predicted is None or is_personal(predicted, personal) else Jsonb(predicted)
 
     def _stored(self, row: Mapping[str, Any], answer: Admitted) -> dict[str, Any]:

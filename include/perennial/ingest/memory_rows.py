@@ -39,7 +39,7 @@ class Row:
     input_digest: bytes
     content_digest: bytes
     added_at: datetime
-    answer: JSON = None  # the plain answer that it was sent with; ``example`` holds what of it stands now
+    answer: JSON = None  # the model's answer that it was sent with; ``example`` holds what of it may stand
     text: str | None = None
     label: JSON = None
     feedback: str | None = None
