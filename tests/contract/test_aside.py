@@ -201,6 +201,30 @@ def test_what_was_redacted_too_little_is_redacted_again_after_its_release(desk: 
     assert desk.store.train("next") == ["a <SECRET>"]
 
 
+def test_a_row_that_a_correction_gives_back_is_looked_at_again_when_personal_data_was_left_in_it(desk: Desk) -> None:
+    old = row("Rates fell.", "bad")
+    desk.store.buffer.add(old)
+    desk.store.admit()
+    job, attempt = desk.store.start()
+    desk.store.buffer.claim("scout", job, attempt, 10)
+    fix = correction("Rates fell.", "good")
+    desk.store.buffer.add(fix)  # while the training has the row
+    desk.store.buffer.set_aside(job, attempt, [old.example_id], state="quarantined", reason="personal_data_left")
+    desk.store.buffer.finish(job, attempt, JobStatus.CANCELLED)
+    desk.aside.settle(desk.order("release", "quarantined", "personal_data_left"))
+    assert desk.stands(old)[0] is State.SUPERSEDED
+    looked: list[JSON] = []
+
+    def examine(task: str, text: str, expected: JSON, feedback: str | None) -> Admitted | Refused:
+        looked.append(expected)
+        return Refused(reason="unknown_label") if expected == "good" else accept(task, text, expected, feedback)
+
+    for _ in range(2):  # the correction is refused and gives the row back
+        desk.store.admit(examine)
+    assert desk.stands(old) == (State.READY, "")
+    assert "bad" in looked
+
+
 def test_a_released_row_does_not_escape_a_correction_that_came_while_it_stood_aside(desk: Desk) -> None:
     desk.store.buffer.sync_agents([record(holdout=0.999)])
     old = row("Rates fell.", "bad")
