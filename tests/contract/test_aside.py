@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -198,6 +199,54 @@ def test_what_was_redacted_too_little_is_redacted_again_after_its_release(desk: 
     desk.store.buffer.finish(job, attempt, JobStatus.CANCELLED)
     desk.aside.settle(desk.order("release", "quarantined", "personal_data_left"))
     assert desk.store.train("next") == ["a <SECRET>"]
+
+
+def test_a_row_that_a_correction_gives_back_is_looked_at_again_when_personal_data_was_left_in_it(desk: Desk) -> None:
+    old = row("Rates fell.", "bad")
+    desk.store.buffer.add(old)
+    desk.store.admit()
+    job, attempt = desk.store.start()
+    desk.store.buffer.claim("scout", job, attempt, 10)
+    fix = correction("Rates fell.", "good")
+    desk.store.buffer.add(fix)  # while the training has the row
+    desk.store.buffer.set_aside(job, attempt, [old.example_id], state="quarantined", reason="personal_data_left")
+    desk.store.buffer.finish(job, attempt, JobStatus.CANCELLED)
+    desk.aside.settle(desk.order("release", "quarantined", "personal_data_left"))
+    assert desk.stands(old)[0] is State.SUPERSEDED
+    looked: list[JSON] = []
+
+    def examine(task: str, text: str, expected: JSON, feedback: str | None) -> Admitted | Refused:
+        looked.append(expected)
+        return Refused(reason="unknown_label") if expected == "good" else accept(task, text, expected, feedback)
+
+    for _ in range(2):  # the correction is refused and gives the row back
+        desk.store.admit(examine)
+    assert desk.stands(old) == (State.READY, "")
+    assert "bad" in looked
+
+
+def test_a_released_row_does_not_escape_a_correction_that_came_while_it_stood_aside(desk: Desk) -> None:
+    desk.store.buffer.sync_agents([record(holdout=0.999)])
+    old = row("Rates fell.", "bad")
+    desk.store.buffer.add(old)
+    desk.admit_refusing("Rates", "too_long")
+    fix = correction("Rates fell.", "good")
+    desk.store.buffer.add(fix)
+    desk.store.train()
+    desk.aside.settle(desk.order("release", "quarantined", "too_long"))
+    desk.store.admit()
+    assert desk.store.rows()[str(old.example_id)] == ("superseded", fix.example_id)
+    assert desk.store.buffer.holdout("scout", TASK, datetime.now(UTC) + timedelta(minutes=1), 10) == ()
+
+
+@pytest.mark.req("K24")
+def test_a_released_row_is_known_again_as_the_models_own_answer(desk: Desk) -> None:
+    own = row("Rates fell.", "good", predicted_output="good")
+    desk.store.buffer.add(own)
+    desk.admit_refusing("Rates", "too_long")
+    desk.aside.settle(desk.order("release", "quarantined", "too_long"))
+    assert desk.store.admit().admitted == 1
+    assert desk.store.buffer.origins([own.example_id])[own.example_id].self_labelled
 
 
 def test_a_released_correction_outranks_again_what_came_before_it(desk: Desk) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from perennial.domain.example import Example
 from perennial.domain.origin import REFUSED, SOURCE_CAP
-from perennial.domain.words import JobStatus, Source
-from perennial.errors import StaleClaim
+from perennial.domain.words import JSON, JobStatus, Source
+from perennial.errors import GuardUnavailable, StaleClaim
+from perennial.ingest.admit import Admitted, Refused
 from tests.contract.test_stores import TASK, Store, correction, record, row
 from tests.contract.test_stores import store as store  # the fixture: each law is met by both forms
 
@@ -61,6 +63,46 @@ def test_a_label_of_the_models_own_making_never_enters_the_holdout(store: Store,
     assert kept == {"another answer", "an outcome", "told"}
     found = store.buffer.origins([one.example_id for one in (own, other, outcome, told)])
     assert {identity for identity, origin in found.items() if origin.self_labelled} == {own.example_id}
+
+
+@pytest.mark.parametrize(
+    "label", ["said by the secret Jane Doe", "x" * 65, ["good", "bad"], {"tone": "good"}, "secret", "203.0.113.7"]
+)
+def test_a_label_of_the_models_own_making_is_known_as_such_whatever_its_form(store: Store, label: JSON) -> None:
+    store.buffer.sync_agents([record(holdout=0.999)])
+    own, told = row("its own", label, predicted_output=label), row("told", "good", predicted_output=label)
+    outcome = row("an outcome", label, predicted_output=label, source=Source.SAMPLE)
+    store.buffer.add_many([own, told, outcome])
+
+    def redact(task: str, text: str, expected: JSON, feedback: str | None) -> Admitted | Refused:
+        shown = "<NAME>" if expected == "secret" else expected
+        return Admitted(text=text, expected_output=shown, feedback=feedback, version="1")
+
+    store.admit(redact)
+    found = store.buffer.origins([one.example_id for one in (own, told, outcome)])
+    assert {identity for identity, origin in found.items() if origin.self_labelled} == {own.example_id}
+    kept = {one.text for one in store.buffer.holdout("scout", TASK, datetime.now(UTC) + timedelta(minutes=1), 100)}
+    assert kept == {"told", "an outcome"}
+
+
+@pytest.mark.parametrize("label", ["good", "rather good"])
+def test_a_label_of_the_models_own_making_is_known_as_such_also_after_an_absent_guard(store: Store, label: str) -> None:
+    store.buffer.sync_agents([record(holdout=0.999)])
+    own = row("its own answer", label, predicted_output=label)
+    long = row("a sentence", "good", predicted_output="good says Jane Doe of the desk")
+    store.buffer.add_many([own, long])
+
+    def away(*_: Any) -> Admitted | Refused:
+        raise GuardUnavailable("the detector is away")
+
+    for _ in range(2):
+        assert store.admit(away).unavailable == 2
+        assert not store.buffer.origins([own.example_id])[own.example_id].self_labelled  # nothing of it was looked at
+    assert store.admit().admitted == 2
+    found = store.buffer.origins([own.example_id, long.example_id])
+    assert [found[one.example_id].self_labelled for one in (own, long)] == [True, False]
+    kept = store.buffer.holdout("scout", TASK, datetime.now(UTC) + timedelta(minutes=1), 100)
+    assert own.example_id not in {one.example_id for one in kept}
 
 
 def capped(store: Store, count: int, source: str = "eve", start: int = 0) -> list[Example]:

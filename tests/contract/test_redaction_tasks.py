@@ -261,6 +261,34 @@ def test_what_a_training_finds_left_waits_for_the_new_redactor_alone(desk: Desk)
     assert desk.text(other) == "b"
 
 
+@pytest.mark.req("K24")
+def test_a_label_of_the_models_own_making_is_known_after_another_redaction_and_stands_as_redacted(desk: Desk) -> None:
+    (own,) = desk.add("OLD a", label="Jane", predicted_output="Jane")
+
+    def redact(task: str, text: str, expected: JSON, feedback: str | None) -> Admitted | Refused:
+        return Admitted(text=text, expected_output="<NAME>", feedback=feedback, version="2")
+
+    assert desk.admission.redact_again("scout", "2", redact, seconds=30.0, trained=False) == 1
+    assert desk.store.buffer.origins([own.example_id])[own.example_id].self_labelled
+    if desk.urls is not None:
+        with psycopg.connect(desk.urls.app) as connection:
+            found = connection.execute("SELECT expected_output, predicted_output FROM perennial.examples").fetchall()
+        assert found == [("<NAME>", "<NAME>")]
+
+
+def test_what_waits_for_the_new_redactor_does_not_escape_a_correction_that_came_meanwhile(desk: Desk) -> None:
+    (one,) = desk.add("OLD a")
+    job, attempt, _ = desk.claim()
+    desk.store.buffer.set_aside(job, attempt, [one.example_id], state="quarantined", reason="redactor_changed")
+    desk.store.buffer.finish(job, attempt, JobStatus.CANCELLED)
+    fix = correction("OLD a", "bad")
+    desk.store.buffer.add(fix)
+    desk.admit()
+    assert desk.again("2", unsure=("OLD",)) >= 1
+    assert desk.store.rows()[str(one.example_id)] == ("superseded", fix.example_id)
+    assert desk.claim("next")[2] == ["Qo a"]
+
+
 def test_without_a_detector_rows_stay_as_they_are(desk: Desk) -> None:
     rows = desk.add("OLD a", "OLD b", "OLD c")
     assert desk.again("2", away=True) == 0

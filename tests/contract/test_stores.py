@@ -410,6 +410,52 @@ def test_a_correction_under_a_name_that_becomes_an_alias_outranks_what_came_befo
     assert store.rows()[str(waiting.example_id)] == ("superseded", fix.example_id)
 
 
+def _away(*_: Any) -> Admitted | Refused:
+    raise GuardUnavailable("the detector is away")
+
+
+def _in_a_minute() -> datetime:
+    return datetime.now(UTC) + timedelta(minutes=1)
+
+
+@pytest.mark.req("J49")
+def test_rows_that_waited_for_the_guard_do_not_escape_a_correction_that_came_meanwhile(store: Store) -> None:
+    store.buffer.sync_agents([record(holdout=0.5)])
+    texts = [f"The minister stepped down {number}." for number in range(12)]
+    rows = [row(text, "sports") for text in texts]
+    store.buffer.add_many([*rows, row(f"{texts[0]} Nobody says why.", None)])
+    store.admit(_away)
+    fixes = [correction(text, "politics", priority=1) for text in texts]
+    store.buffer.add_many(fixes)
+    late = row(texts[0].upper(), "sports")
+    store.admit(_away)
+    store.buffer.add(late)  # the correction waits for the guard too
+    store.admit()
+    assert [store.rows()[str(one.example_id)] for one in rows] == [("superseded", fix.example_id) for fix in fixes]
+    assert store.rows()[str(late.example_id)] == ("superseded", fixes[0].example_id)
+    assert store.buffer.holdout("scout", TASK, _in_a_minute(), 99) == ()
+    job_id, attempt = store.start()
+    assert {(one.label, one.correction) for one in store.buffer.claim("scout", job_id, attempt, 99)} == {
+        ("politics", True)
+    }
+
+
+def test_rows_of_a_task_that_got_its_name_late_do_not_escape_a_correction_that_came_meanwhile(store: Store) -> None:
+    before, wrong = row("Rates fell.", "bad", task="mood"), correction("Oil rose.", "bad", task="mood")
+    store.buffer.add_many([before, wrong])
+    fixes = [correction("rates FELL.", "good"), correction("oil ROSE.", "good")]
+    store.buffer.add_many(fixes)
+    known = record()
+    known["tasks"][0]["aliases"] = ["mood"]
+    store.buffer.sync_agents([known])
+    store.admit()
+    assert [store.rows()[str(one.example_id)] for one in (before, wrong)] == [
+        ("superseded", fix.example_id) for fix in fixes
+    ]
+    job_id, attempt = store.start()
+    assert {one.label for one in store.buffer.claim("scout", job_id, attempt, 99)} == {"good"}
+
+
 @pytest.mark.req("J49", "J33")
 def test_after_two_refusals_nothing_calls_for_another_training(store: Store) -> None:
     store.buffer.sync_agents([record(holdout=0.6)])

@@ -173,20 +173,21 @@ def _judge(
             _release(ports, ref, origin, header, sender, actor) if verdict["action"] == GateAction.PASS.value else None
         )
     except BaseException:
-        ports.buffer.finish(
-            job_id,
-            attempt,
-            JobStatus.FAILED,
-            note=f"{agent.name}: the import of {origin.version} failed",
-            error="failed",
-        )
+        note = f"{agent.name}: the import of {origin.version} failed"
+        _finish(ports, ref, JobStatus.FAILED, note=note, error="failed")
         raise
     what = f"{agent.name} {origin.version} of {sender}"
     note = f"{what} is {version} here" if version else f"{what} is not released here: {verdict['summary']}"
-    # the rows that it was judged with were not trained on: they wait again as they were
-    ports.buffer.finish(job_id, attempt, JobStatus.COMPLETED, note=note[:500], version=version)
+    _finish(ports, ref, JobStatus.COMPLETED, note=note[:500], version=version)
     Workspace.of(ports.work, ref).remove()
     return Brought(**told, version=version, action=verdict["action"], note=note)
+
+
+def _finish(ports: Ports, ref: BatchRef, status: JobStatus, **told: Any) -> None:
+    """End the job. Nothing was trained on: rows and the holdout's newcomers wait again as they were, together."""
+    claimed = [row.example_id for row in ports.buffer.claimed_rows(ref.job_id, ref.attempt)]
+    ports.buffer.give_back(ref.job_id, ref.attempt, refused=False, reason="", spared=claimed)
+    ports.buffer.finish(ref.job_id, ref.attempt, status, **told)
 
 
 def _lay_out(ports: Ports, agent: Agent, ref: BatchRef, copy: Path, origin: Manifest) -> None:

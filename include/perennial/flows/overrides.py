@@ -113,9 +113,9 @@ def _with_frozen(member: Member, records: Iterable[dict[str, Any]]) -> Member:
 
 
 def _told(ports: Ports, declared: Agent, key: str) -> Any:
-    """What holds without the override; the deployment's settings stand for a None."""
-    value = value_of(declared, key)
-    return getattr(ports.settings, key.rsplit(".", 1)[-1], None) if value is None else value
+    """What holds without the override; for a None what was set for the deployment, else its settings, as the gates see it."""
+    value, name = value_of(declared, key), key.rsplit(".", 1)[-1]
+    return ports.buffer.overrides().get(name, getattr(ports.settings, name, None)) if value is None else value
 
 
 def _store(ports: Ports) -> OverrideStore:

@@ -184,6 +184,7 @@ class Admission:
                 if isinstance(answer, Refused):
                     values = {"example_id": row["example_id"], "reason": answer.reason[:200]}
                     connection.execute(self._sql["quarantined"], values)
+            connection.execute(self._sql["overtaken"], {"ids": ids})
             self._ask(connection, agent, done)
             self._unask(connection, agent, done)
             if statement == "stale_waiting" and rows:
@@ -202,7 +203,7 @@ class Admission:
             ]
             refused = [(row, answer) for row, answer in found if isinstance(answer, Refused)]
             accepted = [
-                self._stored(row, answer) | {"hide_predicted": is_personal(row["predicted_output"], personal)}
+                self._stored(row, answer) | {"predicted": self._shown(row, answer, personal)}
                 for row, answer in found
                 if isinstance(answer, Admitted)
             ]
@@ -211,6 +212,7 @@ class Admission:
             self._ask(connection, agent, [(row, answer) for row, answer in found if isinstance(answer, Admitted)])
             for row, answer in refused:
                 self._refuse(connection, row, answer)
+            connection.execute(self._sql["overtaken"], {"ids": [row["example_id"] for row in rows]})
             connection.execute(self._sql["count"], {"agent": agent, "amount": len(refused)})
         totals["admitted"] += sum(values["label"] is not None for values in accepted)
         totals["unlabelled"] += sum(values["label"] is None for values in accepted)
@@ -218,6 +220,15 @@ class Admission:
         totals["unsure"] += sum(bool(answer.doubts) for _row, answer in found if isinstance(answer, Admitted))
         totals["unavailable"] += sum(answer.reason == GUARD_AWAY for _row, answer in refused)
         return len(rows)
+
+    def _shown(self, row: Mapping[str, Any], answer: Admitted, personal: Personal) -> Any:
+        """The model's answer as it may stand: one that is the label stands as the label does, so that everyone sees that it is."""
+        from psycopg.types.json import Jsonb
+
+        if row["own_answer"]:
+            return None if answer.expected_output is None else Jsonb(answer.expected_output)
+        predicted = row["predicted_output"]
+        return None if predicted is None or is_personal(predicted, personal) else Jsonb(predicted)
 
     def _stored(self, row: Mapping[str, Any], answer: Admitted) -> dict[str, Any]:
         from psycopg.types.json import Jsonb

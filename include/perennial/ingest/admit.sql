@@ -1,19 +1,23 @@
 -- name: take_urgent
--- Rows that nobody has read yet, urgent ones first; two admissions at once share the work and never meet.
+-- Rows that nobody has read yet, urgent ones first; two admissions at once share the work and never meet. An answer that a quarantine took
+-- off comes from the original, as much of it as may stand: without it nobody would know a label of the model's own making.
 SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
-       e.predicted_output, o.input_text, o.expected_output, o.user_feedback
+       coalesce(e.predicted_output, perennial.short_label(perennial.plain_answer(o.predicted_output))) AS predicted_output,
+       coalesce(o.expected_output = o.predicted_output, false) AS own_answer, o.input_text, o.expected_output, o.user_feedback
 FROM perennial.examples e JOIN perennial.originals o USING (example_id)
 WHERE e.agent = %(agent)s AND e.state = 'raw' AND e.priority >= 2
 ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
 -- name: take_raw
 SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
-       e.predicted_output, o.input_text, o.expected_output, o.user_feedback
+       coalesce(e.predicted_output, perennial.short_label(perennial.plain_answer(o.predicted_output))) AS predicted_output,
+       coalesce(o.expected_output = o.predicted_output, false) AS own_answer, o.input_text, o.expected_output, o.user_feedback
 FROM perennial.examples e JOIN perennial.originals o USING (example_id)
 WHERE e.agent = %(agent)s AND e.state = 'raw'
 ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
 -- name: take_unlabelled
 SELECT e.example_id, e.task, e.state::text AS state, e.correction, e.input_digest,
-       e.predicted_output, o.input_text, o.expected_output, o.user_feedback
+       coalesce(e.predicted_output, perennial.short_label(perennial.plain_answer(o.predicted_output))) AS predicted_output,
+       coalesce(o.expected_output = o.predicted_output, false) AS own_answer, o.input_text, o.expected_output, o.user_feedback
 FROM perennial.examples e JOIN perennial.originals o USING (example_id)
 WHERE e.agent = %(agent)s AND e.state = 'unlabelled' AND e.admitted_at IS NULL
 ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
@@ -33,13 +37,27 @@ WHERE EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.s
    OR EXISTS (SELECT 1 FROM perennial.examples e WHERE e.agent = a.agent AND e.state = 'trained'
               AND e.redaction ->> 'version' = '' AND e.admitted_at IS NOT NULL AND e.input_text IS NOT NULL)
 -- name: admitted
+-- holdout = holdout: the trigger keep_out_of_holdout looks again, now that label and answer are whole.
 UPDATE perennial.examples SET
     state = CASE WHEN %(label)s::jsonb IS NULL THEN 'unlabelled' ELSE 'ready' END::perennial.example_state,
     input_text = %(text)s, expected_output = %(label)s::jsonb, user_feedback = %(feedback)s, redaction = %(redaction)s,
-    predicted_output = CASE WHEN NOT %(hide_predicted)s THEN predicted_output END, reason = '', admitted_at = clock_timestamp()
+    predicted_output = %(predicted)s::jsonb, holdout = holdout, reason = '', admitted_at = clock_timestamp()
 WHERE example_id = %(example_id)s
+-- name: overtaken
+-- A correction overtakes what it finds waiting: rows that stood aside when it came, or were written in the same moment, it did not see.
+-- The rule of the claim; the holdout, which nobody claims, needs it here.
+UPDATE perennial.examples e SET superseded_by = n.newer, state = 'superseded', reason = 'corrected_before'
+FROM (
+    SELECT r.example_id, c.example_id AS newer FROM perennial.examples r CROSS JOIN LATERAL (
+        SELECT c.example_id FROM perennial.examples c
+        WHERE c.input_digest = r.input_digest AND c.correction AND c.state NOT IN ('quarantined', 'purged', 'evicted', 'superseded')
+          AND c.id <> r.id AND (NOT r.correction OR c.id > r.id)
+        ORDER BY c.id DESC LIMIT 1
+    ) c
+    WHERE r.example_id = ANY (%(ids)s) AND r.state IN ('ready', 'unlabelled') AND r.superseded_by IS NULL
+) n WHERE e.example_id = n.example_id
 -- name: quarantined
--- Label and answer may be what it was refused for: they stay with the original alone, where a release finds the label again.
+-- Label and answer may be what it was refused for: they stay with the original alone, where the next look finds them again.
 UPDATE perennial.examples SET state = 'quarantined', reason = %(reason)s, expected_output = NULL, predicted_output = NULL
 WHERE example_id = %(example_id)s
 -- name: restore_corrected
@@ -109,6 +127,7 @@ WHERE e.example_id = ANY (%(ids)s) ORDER BY e.id
 -- name: redacted_again
 UPDATE perennial.examples SET
     input_text = %(text)s, expected_output = %(label)s::jsonb, user_feedback = %(feedback)s, redaction = %(redaction)s,
+    predicted_output = CASE WHEN predicted_output = expected_output THEN %(label)s::jsonb ELSE predicted_output END,
     reason = CASE WHEN state = 'quarantined' THEN '' ELSE reason END,
     state = CASE WHEN state <> 'quarantined' THEN state WHEN superseded_by IS NOT NULL THEN 'superseded'
                  WHEN %(label)s::jsonb IS NULL THEN 'unlabelled' ELSE 'ready' END::perennial.example_state

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from perennial.domain.example import Example, TrainingRow
 from perennial.domain.origin import self_labelled
-from perennial.domain.words import Priority, RedactionState, State
+from perennial.domain.words import JSON, Priority, RedactionState, State
 from perennial.errors import UnknownAgent
 from perennial.ingest.admit import (
     GUARD_AWAY,
@@ -29,7 +29,7 @@ from perennial.ingest.admit import (
 from perennial.ingest.digests import share
 from perennial.ingest.memory_origins import MemoryOrigins
 from perennial.ingest.memory_rows import Asked, MemoryState, Row, content_digest, digest_of, now
-from perennial.ingest.plain_words import plain_example, plain_task
+from perennial.ingest.plain_words import plain_answer, plain_example, plain_task
 from perennial.ingest.postgres_intake import is_correction, rounds_of, warn_of_eviction
 from perennial.ingest.postgres_jobs import WITH_HELD_BATCH
 from perennial.ingest.results import (
@@ -140,13 +140,14 @@ class MemoryBuffer(MemoryOrigins):
         plain = known and labelled and not correction and not overtaken and example.priority <= Priority.MEDIUM
         own_answer = self_labelled(example.source, example.expected_output, example.predicted_output)
         state = State.RAW if labelled else State.UNLABELLED
-        example = plain_example(example, self.state.salt)
+        answer, example = example.predicted_output, plain_example(example, self.state.salt)
         task = task if known else plain_task(task, self.state.salt)
         row = Row(
             number=len(self.state.rows) + 1, example=example, task=task, correction=correction,
             state=State.QUARANTINED if not known else State.SUPERSEDED if overtaken else state,
             holdout=plain and not own_answer and share(digest) < record["holdout_share"], input_digest=digest, content_digest=content,
-            added_at=now(), reason="unknown_task" if not known else "corrected_before" if overtaken else "",
+            added_at=now(), answer=answer,
+            reason="unknown_task" if not known else "corrected_before" if overtaken else "",
             superseded_by=latest.example.example_id if overtaken and latest else None,
         )  # fmt: skip
         self.state.rows.append(row)
@@ -403,9 +404,9 @@ class MemoryAdmission:
                         ahead([one.input_text])
                     answer = look(one.example_id, row.task, one.input_text, one.expected_output, one.user_feedback)
                     totals[self._settle(row, answer)] += 1
+                    self._state.overtake(row)
                     totals["unsure"] += isinstance(answer, Admitted) and bool(answer.doubts)
-                    if isinstance(answer, Refused) or is_personal(one.predicted_output, personal):
-                        row.example = replace(one, predicted_output=None)
+                    row.example = replace(one, predicted_output=_shown(row, answer, personal))
                     totals["unavailable"] += isinstance(answer, Refused) and answer.reason == GUARD_AWAY
             self._state.add_to_counter(agent, "quarantined", totals["quarantined"])
         return AdmitOutcome(**totals)
@@ -460,6 +461,7 @@ class MemoryAdmission:
                 answer = look(one.example_id, row.task, one.input_text, one.expected_output, one.user_feedback)
                 if isinstance(answer, Admitted):
                     self._redacted(row, answer)
+                    self._state.overtake(row)
                 elif answer.reason == GUARD_AWAY:
                     break
                 else:
@@ -468,6 +470,8 @@ class MemoryAdmission:
         return done
 
     def _redacted(self, row: Row, answer: Admitted) -> None:
+        if row.example.predicted_output == row.label:
+            row.example = replace(row.example, predicted_output=answer.expected_output)
         row.text, row.label, row.feedback = answer.text, answer.expected_output, answer.feedback
         row.redaction = answer.as_note()
         if row.state is State.QUARANTINED:
@@ -506,6 +510,15 @@ class MemoryAdmission:
                     self._rename(row, names[row.task])
                     released += 1
         return released
+
+
+def _shown(row: Row, answer: Admitted | Refused, personal: Personal) -> JSON:
+    if isinstance(answer, Refused):
+        return None
+    if row.answer == row.example.expected_output:
+        return answer.expected_output
+    plain = plain_answer(row.answer)
+    return None if is_personal(plain, personal) else plain
 
 
 def _may_move(row: Row) -> bool:

@@ -95,14 +95,14 @@ class MemoryAside:
         row.job_id = row.attempt = None
         if order.action is AsideAction.DROP:
             row.state, row.reason = State.EVICTED, f"dropped by {order.actor}"
-        elif row.superseded_by is not None:  # a correction overtook it while a training had it
-            row.state, row.reason, row.refusals = State.SUPERSEDED, "corrected", 0
         elif order.key.state is State.HELD:
             row.state, row.reason, row.refusals = State.READY, RELEASED, 0
         else:
             row.state = State.RAW if row.example.expected_output is not None else State.UNLABELLED
             row.reason, row.refusals, row.admitted_at = "", 0, None
             row.text = row.feedback = row.label = row.redaction = None
+        if order.action is AsideAction.RELEASE and row.superseded_by is not None:
+            row.state, row.reason = State.SUPERSEDED, "corrected"  # a correction overtook it while a training had it
 
     def _overtake(self, released: Iterable[Row]) -> None:
         for winner in sorted((row for row in released if row.correction), key=lambda row: -row.number):

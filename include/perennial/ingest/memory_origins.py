@@ -27,9 +27,10 @@ class MemoryOrigins(MemoryJobs):
     def _origin(self, row: Row) -> Origin:
         one = row.example
         seen = [other.added_at for other in self.state.of(one.agent) if other.example.source_id == one.source_id]
+        label = one.expected_output if row.admitted_at is None else row.label
         return Origin(
             kind=one.source, source_id=one.source_id, first_seen=min(seen), released=row.reason == RELEASED,
-            self_labelled=self_labelled(one.source, one.expected_output, one.predicted_output),
+            self_labelled=self_labelled(one.source, label, one.predicted_output),
         )  # fmt: skip
 
     def recall_capped(self, agent: str, job_id: UUID, attempt: int, *, share: float, most: float) -> int:

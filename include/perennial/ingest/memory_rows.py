@@ -39,6 +39,7 @@ class Row:
     input_digest: bytes
     content_digest: bytes
     added_at: datetime
+    answer: JSON = None  # the model's answer that it was sent with; ``example`` holds what of it may stand
     text: str | None = None
     label: JSON = None
     feedback: str | None = None
@@ -152,17 +153,27 @@ class MemoryState:
     def restore_corrected(self, gone: set[UUID]) -> None:
         """What these corrections had overtaken goes to the newest other one that holds and is newer, or waits again."""
         for row in [row for row in self.rows if row.superseded_by in gone]:
-            newer = [
-                other for other in self.rows
-                if other.correction and other.input_digest == row.input_digest and other is not row
-                and other.state not in _HOLDS_NOTHING and other.example.example_id not in gone
-                and (not row.correction or other.number > row.number)
-            ]  # fmt: skip
-            row.superseded_by = newer[-1].example.example_id if newer else None
-            if row.state is State.SUPERSEDED and not newer:
+            row.superseded_by = self._outranking(row, gone)
+            if row.state is State.SUPERSEDED and row.superseded_by is None:
                 row.reason = ""
                 labelled = row.example.expected_output is not None
                 row.state = State.UNLABELLED if not labelled else State.READY if row.admitted_at else State.RAW
+
+    def _outranking(self, row: Row, gone: set[UUID]) -> UUID | None:
+        newer = [
+            other.example.example_id for other in self.rows
+            if other.correction and other.input_digest == row.input_digest and other is not row
+            and other.state not in _HOLDS_NOTHING and other.example.example_id not in gone
+            and (not row.correction or other.number > row.number)
+        ]  # fmt: skip
+        return newer[-1] if newer else None
+
+    def overtake(self, row: Row) -> None:
+        """A correction that came while the row stood aside did not see it; see ``overtaken`` in admit.sql."""
+        if row.state in (State.READY, State.UNLABELLED) and row.superseded_by is None:
+            row.superseded_by = self._outranking(row, set())
+            if row.superseded_by is not None:
+                row.state, row.reason = State.SUPERSEDED, "corrected_before"
 
     def supersede(self, winner: Row) -> None:
         """A correction outranks every older row of its input; one that is released later does not outrank what came after it."""

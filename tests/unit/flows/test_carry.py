@@ -16,13 +16,14 @@ from uuid import uuid4
 import pytest
 
 from perennial.domain.example import Example
-from perennial.domain.words import JobStatus
+from perennial.domain.origin import RELEASED
+from perennial.domain.words import JobStatus, State
 from perennial.errors import NotConfigured, RegistryError, UnknownLabel, UntrustedBundle
 from perennial.fleet import loader
 from perennial.flows import carry, fleet_sync, rollout
 from perennial.flows.champion import bundle_folder
 from perennial.flows.reproduce import reproduce
-from perennial.ingest.memory import MemoryAdmission
+from perennial.ingest.memory import MemoryAdmission, MemoryBuffer
 from perennial.ingest.memory_job_log import MemoryJobLog
 from perennial.registry import archive
 from perennial.registry.bundle import content_digest
@@ -225,6 +226,30 @@ def test_our_gates_hold_what_is_wrong_on_our_holdout_and_our_rows_are_not_to_bla
     assert (done.version, done.action) == (None, "hold")
     assert receiver.ledger.versions("scout") == ()
     assert receiver.ports.buffer.counts("scout") == before
+
+
+@pytest.mark.req("J49", "K69")
+@pytest.mark.parametrize("fate", ["passes", "is held", "fails"])
+def test_an_import_uses_up_nothing_that_came_in_with_the_rows_that_wait(
+    sender: Deployment, receiver: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fate: str
+) -> None:
+    out = tmp_path / "scout.tar"
+    carry.export(sender.ports, "scout", sender.release(right=fate != "is held"), out, actor="bo")
+    receiver.fill()
+    assert isinstance(receiver.ports.buffer, MemoryBuffer)
+    rows = receiver.ports.buffer.state.rows
+    let_go = next(row for row in rows if not row.holdout)
+    let_go.reason, let_go.refusals = RELEASED, 1  # a person let it train again
+    with monkeypatch.context() as patch:
+        if fate == "fails":
+            patch.setattr(carry, "gate", lambda *_: (_ for _ in ()).throw(RegistryError("the disk is full")))
+            with pytest.raises(RegistryError, match="the disk is full"):
+                receiver.bring(out)
+        else:
+            assert bool(receiver.bring(out).version) is (fate == "passes")
+    assert sum(row.holdout for row in rows) > 50
+    assert {(row.state, row.job_id, row.attempt) for row in rows} == {(State.READY, None, None)}
+    assert (let_go.reason, let_go.refusals) == (RELEASED, 1)
 
 
 def test_without_a_holdout_of_ours_nothing_is_released(receiver: Deployment, file: Path) -> None:

@@ -108,6 +108,15 @@ def test_what_may_not_be_set_is_refused_and_leaves_nothing(open_desk: Desk, key:
     assert open_desk.ports.audit.entries() == ()
 
 
+def test_what_the_deployment_demands_may_not_be_loosened_either(open_desk: Desk) -> None:
+    open_desk.ports.buffer.set_override("rollback_threshold", 0.02, by="constructor in a test")
+    with pytest.raises(FleetError, match="may only be lowered"):
+        put(open_desk, "gates.rollback_threshold", "0.045")
+    put(open_desk, "gates.rollback_threshold", "0.01")
+    agent = open_desk.ports.fleet().member("scout").agent
+    assert gate_settings(open_desk.ports, agent).rollback_threshold == 0.01
+
+
 def test_an_unknown_agent_and_a_deployment_without_a_store(open_desk: Desk) -> None:
     with pytest.raises(NotConfigured, match="nobody"):
         overrides.set_override(open_desk.ports, "nobody", "update_threshold", "5", seconds=60, **WHO)
