@@ -31,8 +31,8 @@ from perennial.flows.rollout import (
     settle_revert,
 )
 from perennial.flows.rollout import look as look_at_step
-from perennial.gates.scores import row_score
 from perennial.registry.rows import LOST, LOST_TRIES
+from perennial.rollout.agreement import correctness
 from perennial.rollout.rows import RolloutRow
 from perennial.rollout.slices import SliceStats
 from perennial.rollout.verdict import MIN_OUTCOMES, ArmStats, Beside, judge_bake
@@ -132,7 +132,7 @@ def _replayed(
         answers = models[task].predict([one.text for one in mine])
         kind = agent.task(task).kind
         for answer, one in zip(answers, mine, strict=True):
-            score = row_score(kind, answer.output, one.actual)
+            score = correctness(kind, answer.output, one.actual)
             right, rows = right + score, rows + 1
             if isinstance(one.actual, str):
                 by_label.setdefault(f"{task}: {one.actual}", []).append((score, one.correct))

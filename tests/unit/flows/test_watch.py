@@ -18,6 +18,7 @@ from perennial.flows import rollout, watch
 from perennial.flows.pause import pause_of
 from perennial.retention.airflow_runs import MemoryRuns
 from perennial.rollout.rows import JudgedInput, RolloutRow
+from tests import rollout_world
 from tests.rollout_world import LABELS, Behaviour, Folder, Fused, Killed, RolloutWorld, make_rollout_world
 
 PLAN = Rollout(
@@ -46,10 +47,10 @@ def _serve(world: RolloutWorld, version: str = "1.0.1") -> RolloutRow:
     return world.rollouts.get(row.id)
 
 
-def _asked(world: RolloutWorld, version: str = "1.0.1", *, right: float = 1.0) -> None:
+def _asked(world: RolloutWorld, version: str = "1.0.1", *, right: float = 1.0, labels: Sequence[str] = LABELS) -> None:
     """Recorded requests of a version whose truth came in."""
     for number in range(100):
-        one = JudgedInput(task="topic", text=f"text {number}", actual=LABELS[number % 4], correct=right)
+        one = JudgedInput(task="topic", text=f"text {number}", actual=labels[number % 4], correct=right)
         world.rollouts.judged.append((world.clock(), "scout", version, one))
 
 
@@ -89,6 +90,19 @@ def test_traffic_that_turned_harder_for_both_reverts_nothing(monkeypatch: pytest
     _asked(world, right=0.0)
     assert watch.look(world.ports)[0]["action"] == "hold"
     assert world.state(row) is RolloutState.BAKING
+
+
+@pytest.mark.req("K40")
+def test_a_truth_in_another_spelling_does_not_save_a_bad_champion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "predictors", lambda *_: {"topic": Oracle()})
+    monkeypatch.setattr(rollout_world, "LABELS", tuple(label.title() for label in LABELS))
+    world = _world()
+    row = _serve(world)
+    world.behaviours["1.0.1"] = Behaviour(right=0.3)
+    _minutes(world, 10, requests=200)
+    _asked(world, right=0.3, labels=rollout_world.LABELS)
+    assert watch.look(world.ports)[0]["action"] == "rollback"
+    assert world.state(row) is RolloutState.REVERTED
 
 
 # trouble of one agent
