@@ -310,10 +310,10 @@ def _said(row: RolloutRow, action: str, reason: str) -> dict[str, Any]:
 
 
 def _parked(ports: Ports, row: RolloutRow) -> dict[str, Any]:
-    """A rollout that no run carries on: a bad one is reverted like any other; after a freeze it goes on from here."""
+    """A rollout that no run carries on: one that is surely bad is reverted; after a freeze it goes on from here."""
     ref = {"rollout_id": row.id}
     if row.state is RolloutState.CANARY:
-        verdict = assess(ports, row)
+        verdict = assess(ports, row, patient=row.parked is Parked.ASK)
         if verdict.action is RolloutAction.ROLLBACK:
             ports.rollouts.look(row.id, action=verdict.action, reason=verdict.reason, evidence=dict(verdict.evidence))
             revert(ports, ref, verdict.reason)
