@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
+from datetime import timedelta
 from typing import Any
 
 from perennial.domain.model import Predictor
@@ -189,8 +190,9 @@ def _over_already(row: RolloutRow, index: int) -> dict[str, Any] | None:
     return None
 
 
-def assess(ports: Ports, row: RolloutRow) -> RolloutVerdict:
-    """What production says of the present canary step; changes nothing."""
+def assess(ports: Ports, row: RolloutRow, *, patient: bool = False) -> RolloutVerdict:
+    """What production says of the present canary step; changes nothing. ``patient``, and in a freeze and for its patience afterwards:
+    only decisive evidence reverts."""
     refused = refused_by_gateway(ports, row)
     if refused is not None:
         return refused
@@ -203,15 +205,25 @@ def assess(ports: Ports, row: RolloutRow) -> RolloutVerdict:
     return judge(
         row.plan, champion, candidate, elapsed=ports.rollouts.seconds_on_step(row.id), step_answers=here,
         beside=beside(ports, row, against=serves, before=began, since=began),
+        patient=patient or _frozen_lately(ports, row),
     )  # fmt: skip
 
 
-def freeze_of(ports: Ports, agent: str) -> str | None:
-    """Why nothing of this agent may be promoted now, by the store's clock; None when it may. Read anew at every step, since a
-    freeze is declared when it is needed and never frozen into a plan. Windows that cannot be read keep everything as it is."""
+def _frozen_lately(ports: Ports, row: RolloutRow) -> bool:
+    if row.parked is not Parked.FREEZE:
+        return False
+    return any(freeze_of(ports, row.agent, ago=ago) is not None for ago in (0.0, row.plan.max_hold_seconds))
+
+
+def freeze_of(ports: Ports, agent: str, *, ago: float = 0.0) -> str | None:
+    """Why nothing of this agent may be promoted now, or might be ``ago`` seconds ago, by the store's clock; None when it may.
+
+    Read anew at every step, since a freeze is declared when it is needed and never frozen into a plan. Windows that cannot be read
+    keep everything as it is.
+    """
     try:
         windows = windows_of(ports.fleet().agent(agent).freeze, ports.settings.freeze)
-        return frozen(windows, ports.rollouts.now()) if windows else None
+        return frozen(windows, ports.rollouts.now() - timedelta(seconds=ago)) if windows else None
     except NotConfigured as error:
         return f"whether {agent} is frozen cannot be read: {error}"
     except ValueError as error:  # the agent's own windows were checked when its file was read

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from math import sqrt
+from typing import Any, TypeAlias
 
 from perennial.domain.verdict import RolloutVerdict
 from perennial.domain.words import Parked, RolloutAction, RolloutState
@@ -31,9 +32,10 @@ from perennial.flows.rollout import (
     settle_revert,
 )
 from perennial.flows.rollout import look as look_at_step
-from perennial.gates.scores import row_score
 from perennial.registry.rows import LOST, LOST_TRIES
+from perennial.rollout.agreement import correctness
 from perennial.rollout.rows import RolloutRow
+from perennial.rollout.sequential import variance_of_mean
 from perennial.rollout.slices import SliceStats
 from perennial.rollout.verdict import MIN_OUTCOMES, ArmStats, Beside, judge_bake
 
@@ -41,12 +43,14 @@ logger = logging.getLogger(__name__)
 
 RECENT = (100, 1000)  # newest answers judged alone, so that a long good past cannot hide a bad present
 REPLAYED = 200  # newest requests that the predecessor answers before anything is put back
+LIKELY = 1.0  # standard errors: 5 in 6, for what excuses a champion until the next look only; a sound one needs it at every look
 GRACE_SECONDS = 15.0
 # A step ends when its plan's patience does, and Airflow stops one that does not 300 s later: after this long beyond it, no run is left.
 GONE_SECONDS = 900.0
 # Before traffic nothing is at risk, and a replay may queue for hours behind trainings: only after this long is a run given up unasked.
 QUEUE_SECONDS = 6 * 3600.0
 
+_Pairs: TypeAlias = list[tuple[float, float]]  # how right the predecessor and the champion were on the same requests
 _Duty = Callable[[Ports, RolloutRow], dict[str, Any] | None]  # what the watch does for one rollout
 
 
@@ -103,8 +107,8 @@ def _on_equal_terms(
 
     Traffic itself can turn harder (a new topic, drift): then that version would do no better, and going back helps nobody. None when
     too few requests with a known truth are recorded to ask, or that version cannot be asked, whatever the reason: then the first
-    verdict stands. A label that too few of them carry keeps its first numbers, and so do errors and latency, of the newest answers
-    too: requests say nothing of those.
+    verdict stands. Quality, and that of each label, keeps its first numbers unless its requests show that they are no longer a fair
+    comparison (``_excuses``); so do errors and latency, of the newest answers too: requests say nothing of those.
     """
     try:
         return _replayed(ports, row, against, before, now, elapsed, others, recent)
@@ -125,22 +129,21 @@ def _replayed(
         return None
     agent = ports.fleet().agent(row.agent)
     models = predictors(ports, agent, against)
-    right, rows = 0.0, 0
-    by_label: dict[str, list[tuple[float, float]]] = {}
+    pairs: _Pairs = []
+    by_label: dict[str, _Pairs] = {}
     for task in sorted({one.task for one in asked} & models.keys()):
         mine = [one for one in asked if one.task == task]
         answers = models[task].predict([one.text for one in mine])
         kind = agent.task(task).kind
         for answer, one in zip(answers, mine, strict=True):
-            score = row_score(kind, answer.output, one.actual)
-            right, rows = right + score, rows + 1
+            score = correctness(kind, answer.output, one.actual)
+            pairs.append((score, one.correct))
             if isinstance(one.actual, str):
                 by_label.setdefault(f"{task}: {one.actual}", []).append((score, one.correct))
+    rows = len(pairs)
     if rows < MIN_OUTCOMES:
         return None
-    own = sum(one.correct for one in asked if one.task in models)
-    fair_before = replace(before, outcomes=rows, correct_sum=right)
-    fair_now = replace(now, outcomes=rows, correct_sum=own)
+    right, own = (sum(pair[arm] for pair in pairs) for arm in (0, 1))
     logger.info(
         "%s: on the same %s requests %s has %.0f right, %s would have %.0f",
         row.agent,
@@ -150,18 +153,37 @@ def _replayed(
         against,
         right,
     )
-    newest = [replace(one, outcomes=0, correct_sum=0.0) for one in recent]  # how right it was, the replay says
-    fair = _fair(others, by_label)
-    return judge_bake(row.plan, fair_before, fair_now, elapsed=elapsed, recent=newest, beside=fair)
+    if _excuses(pairs, before.correct_sum, before.outcomes, row.plan.max_agreement_drop):
+        before = replace(before, outcomes=rows, correct_sum=right)
+        now = replace(now, outcomes=rows, correct_sum=own)
+        recent = [replace(one, outcomes=0, correct_sum=0.0) for one in recent]  # how right it was, the replay says
+    fair = _fair(others, by_label, row.plan.max_slice_drop)
+    return judge_bake(row.plan, before, now, elapsed=elapsed, recent=recent, beside=fair)
 
 
-def _fair(others: Beside, by_label: dict[str, list[tuple[float, float]]]) -> Beside:
-    """Quality by label on the same rows, wherever enough of them carry the label."""
-    fair: list[dict[str, SliceStats]] = []
-    for arm in (0, 1):
-        told = {name: [one[arm] for one in pairs] for name, pairs in by_label.items()}
-        both = {name: SliceStats(outcomes=len(right), correct_sum=sum(right)) for name, right in told.items()}
-        fair.append({name: stats for name, stats in both.items() if stats.measured})
+def _excuses(pairs: _Pairs, former_sum: float, former: int, allowed: float) -> bool:
+    """Whether requests that both answered speak for the champion: the predecessor fell on them too, nearer to the champion than to its
+    former self, or the champion is not worse than ``allowed`` on them. That they are few says nothing; the first numbers stand then.
+    """
+    rows = len(pairs)
+    if min(rows, former) < MIN_OUTCOMES:
+        return False
+    right = sum(old for old, _ in pairs)
+    fall = former_sum / former - right / rows
+    drop = sum(old - new for old, new in pairs) / rows
+    fell = fall > LIKELY * sqrt(variance_of_mean(former_sum, former) + variance_of_mean(right, rows))
+    spread = sqrt(sum((old - new) ** 2 for old, new in pairs) + 1) / (rows + 2)  # never 0, as in variance_of_mean
+    return (fell and drop <= fall) or drop + LIKELY * spread < allowed
+
+
+def _fair(others: Beside, by_label: dict[str, _Pairs], allowed: float) -> Beside:
+    """Quality by label on the same rows, wherever those of the label excuse it."""
+    fair: list[dict[str, SliceStats]] = [{}, {}]
+    for name, pairs in by_label.items():
+        was = others.champion.get(name)
+        if was is not None and _excuses(pairs, was.correct_sum, was.outcomes, allowed):
+            for arm in (0, 1):
+                fair[arm][name] = SliceStats(outcomes=len(pairs), correct_sum=sum(pair[arm] for pair in pairs))
     recent = {name: stats for name, stats in others.recent.items() if name not in fair[1]}
     champion, candidate = {**others.champion, **fair[0]}, {**others.candidate, **fair[1]}
     return replace(others, champion=champion, candidate=candidate, recent=recent)
@@ -288,10 +310,10 @@ def _said(row: RolloutRow, action: str, reason: str) -> dict[str, Any]:
 
 
 def _parked(ports: Ports, row: RolloutRow) -> dict[str, Any]:
-    """A rollout that no run carries on: a bad one is reverted like any other; after a freeze it goes on from here."""
+    """A rollout that no run carries on: one that is surely bad is reverted; after a freeze it goes on from here."""
     ref = {"rollout_id": row.id}
     if row.state is RolloutState.CANARY:
-        verdict = assess(ports, row)
+        verdict = assess(ports, row, patient=row.parked is Parked.ASK)
         if verdict.action is RolloutAction.ROLLBACK:
             ports.rollouts.look(row.id, action=verdict.action, reason=verdict.reason, evidence=dict(verdict.evidence))
             revert(ports, ref, verdict.reason)

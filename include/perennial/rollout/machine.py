@@ -151,6 +151,11 @@ def to_reverted(status: RolloutStatus, reason: str, now: datetime) -> RolloutSta
     return replace(status, state=RolloutState.REVERTED, weight=0.0, step_at=now, reason=reason)
 
 
+def to_reverted_by_hand(status: RolloutStatus, reason: str, now: datetime) -> RolloutStatus:
+    """Take it out of traffic by a person's order; one that was put back after its revert is reverted anew."""
+    return replace(to_reverted(status, reason, now), step_at=now, reason=reason)
+
+
 def to_superseded(status: RolloutStatus, reason: str, now: datetime) -> RolloutStatus:
     """Give way to a newer candidate, or to a newer champion while baking."""
     if status.state is RolloutState.SUPERSEDED:

@@ -372,16 +372,23 @@ class MemoryRollouts:
             if row.agent == agent
             and (
                 row.state in OPEN | {RolloutState.BAKING}
-                or (row.state is RolloutState.DONE and row is last.get(serving.champion or ""))
+                or (row.state in {RolloutState.DONE, RolloutState.REVERTED} and row is last.get(serving.champion or ""))
             )
         ]
-        served = [move["version"] for move in self.alias_moves if (move["agent"], move["alias"]) == (agent, "champion")]
+        moves = [move for move in self.alias_moves if (move["agent"], move["alias"]) == (agent, "champion")]
+        served = [move["version"] for move in moves]
+        latest = {move["version"]: move["moved_at"] for move in moves}
+        reverted = [row for row in last.values() if row.state is RolloutState.REVERTED]
         return Scene(
             serving=serving, rollouts=tuple(in_play), now=self._clock(),
             champions=tuple(
                 dict.fromkeys(one for one in reversed(served) if one is not None and (agent, one) not in self.removed)
             ),
-            reverted=frozenset(version for version, row in last.items() if row.state is RolloutState.REVERTED),
+            reverted=frozenset(
+                row.version
+                for row in reverted
+                if row.ended_at is not None and not latest.get(row.version, row.ended_at) > row.ended_at
+            ),
             cut_short=tuple(
                 row for row in last.values() if row.state is RolloutState.SUPERSEDED and row.full_at is not None
             ),

@@ -21,8 +21,8 @@ from perennial.rollout.rows import RolloutRow, ServingRow
 class Scene:
     """What is known under the lock: the serving row, open and baking rollouts, and former champions.
 
-    ``champions``: versions that served as champion, newest first; ``reverted``: those whose last rollout was reverted;
-    ``cut_short``: last rollouts of former champions whose bake a newer champion ended.
+    ``champions``: versions that served as champion, newest first; ``reverted``: those whose last rollout was reverted,
+    and that no person put back since; ``cut_short``: last rollouts of former champions whose bake a newer champion ended.
     """
 
     serving: ServingRow
@@ -159,7 +159,7 @@ def rolling_back(scene: Scene, version: str, reason: str) -> Change:
         known = ", ".join(dict.fromkeys(scene.champions)) or "none"
         raise RolloutError(f"{serving.agent} {version} never was the champion; former champions: {known}")
     gone = [row for row in scene.rollouts if row.state in OPEN or row.version == serving.champion]
-    moved = tuple(row.moved(machine.to_reverted(row.status, reason, scene.now)) for row in gone)
+    moved = tuple(row.moved(machine.to_reverted_by_hand(row.status, reason, scene.now)) for row in gone)
     scene = replace(scene, reverted=scene.reverted | {row.version for row in gone})
     serving = replace(
         serving, champion=version, previous=scene.before(version), candidate=None, weight=0.0, rollout_id=None

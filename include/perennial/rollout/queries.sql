@@ -28,10 +28,13 @@ SELECT version FROM (
     ORDER BY version, id DESC
 ) AS moves ORDER BY id DESC
 -- name: reverted
+-- not those that a person put back since: a champion's own move lies before its revert
 SELECT version FROM (
-    SELECT DISTINCT ON (version) version, state FROM perennial.rollouts
+    SELECT DISTINCT ON (version) version, state, ended_at FROM perennial.rollouts
     WHERE agent = %(agent)s ORDER BY version, id DESC
-) AS latest WHERE state = 'reverted'
+) AS latest WHERE state = 'reverted' AND NOT EXISTS (
+    SELECT FROM perennial.alias_moves m
+    WHERE m.agent = %(agent)s AND m.alias = 'champion' AND m.version = latest.version AND m.moved_at > latest.ended_at)
 -- name: by_id
 SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, started_at, step_at, full_at, ended_at,
        parked
@@ -82,7 +85,7 @@ SELECT id, agent, version, previous, plan, state, step, weight, run_id, reason, 
 FROM perennial.rollouts r
 WHERE agent = %(agent)s AND (
     state IN ('pending', 'shadow', 'canary', 'baking')
-    OR (state = 'done' AND version = %(champion)s::text
+    OR (state IN ('done', 'reverted') AND version = %(champion)s::text
         AND id = (SELECT max(id) FROM perennial.rollouts WHERE agent = %(agent)s AND version = %(champion)s::text))
 ) ORDER BY id
 -- name: cut_short

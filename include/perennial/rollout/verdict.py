@@ -99,12 +99,13 @@ ALONE = Beside()
 
 def judge(
     plan: Plan, champion: ArmStats | None, candidate: ArmStats, *, elapsed: float, step_answers: int | None = None,
-    beside: Beside = ALONE,
+    beside: Beside = ALONE, patient: bool = False,
 ) -> RolloutVerdict:  # fmt: skip
     """Judge one canary step. Stats cover the rollout so far; ``elapsed`` seconds and ``step_answers`` this step alone.
 
     ``champion`` None: there is none to compare with. ``step_answers`` None: all answers count towards ``min_samples``.
-    When patience ends for want of data alone, the plan's ``on_too_little_traffic`` decides.
+    When patience ends for want of data alone, the plan's ``on_too_little_traffic`` decides. ``patient``: it does not end, for what
+    waits for other reasons and is looked at for days; only decisive evidence reverts then.
 
     >>> good = ArmStats(answers=400, p50_ms=9, p95_ms=14, outcomes=200, correct_sum=170)
     >>> same = ArmStats(answers=30, p50_ms=9, p95_ms=15, outcomes=20, correct_sum=17)
@@ -116,7 +117,7 @@ def judge(
     >>> judge(Plan(), good, NOTHING, elapsed=6).action.value, judge(Plan(), good, NOTHING, elapsed=601).action.value
     ('hold', 'rollback')
     """
-    late = elapsed >= plan.max_hold_seconds
+    late = elapsed >= plan.max_hold_seconds and not patient
     evidence = _evidence(plan, champion, candidate, elapsed)
     findings = [
         *_broken_numbers(champion, candidate, elapsed),

@@ -16,7 +16,7 @@ from perennial.errors import InvalidExample
 from perennial.ingest.checks import id_of, json_of
 from perennial.ingest.digests import input_digest, plain_digest, share
 from perennial.ingest.door import uncertainty_of
-from perennial.rollout.agreement import correctness
+from perennial.rollout.agreement import agrees, correctness
 from perennial.rollout.rows import Answered, Outcome
 from perennial.serving.metrics import Metrics
 from perennial.serving.recorder import ExampleSink, Recorder
@@ -109,7 +109,8 @@ class Outcomes:
                 results[index] = _rejected(wrong)
                 continue
             outcome = _outcome(item.answer, actual, task.kind)
-            known_answer = actual == item.answer.output  # the model's own label, and no stranger's words
+            # the model's own answer or a label of its owner's, and no stranger's words
+            known_answer = actual == item.answer.output or any(agrees(actual, label) for label in task.labels)
             outcomes[index] = outcome if known_answer else replace(outcome, actual=self._clean(actual))
             example = _labelled(item, actual, task)
             if example is not None and self._sink is not None:

@@ -19,7 +19,7 @@ class MemoryServing:
 
     def __init__(self, rollouts: MemoryRollouts, tasks: Sequence[Mapping[str, Any]] = ()) -> None:
         self._rollouts = rollouts
-        self.tasks = list(tasks)  # rows: agent, name, task, kind, max_length, holdout_share
+        self.tasks = list(tasks)  # rows: agent, name, task, kind, max_length, labels, holdout_share
         self.recorded: dict[UUID, Recorded] = {}
         self.away = False
 

@@ -1,7 +1,7 @@
 -- name: serving
 SELECT agent, champion, previous, candidate, weight, epoch, rollout_id FROM perennial.serving ORDER BY agent
 -- name: tasks
-SELECT t.agent, t.task AS name, coalesce(t.alias_of, t.task) AS task, t.kind, t.max_length, a.holdout_share
+SELECT t.agent, t.task AS name, coalesce(t.alias_of, t.task) AS task, t.kind, t.max_length, t.labels, a.holdout_share
 FROM perennial.tasks t JOIN perennial.agents a USING (agent) WHERE a.active
 -- name: heartbeat
 INSERT INTO perennial.gateways (instance, agent, champion, previous, candidate, weight, epoch, error)

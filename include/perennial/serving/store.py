@@ -21,6 +21,7 @@ class TaskInfo:
     kind: TaskKind
     max_length: int  # characters
     holdout_share: float = 0.0  # of the agent's inputs
+    labels: tuple[str, ...] = ()  # declared ones; none when they are learnt from the data
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +151,7 @@ def join_tasks(rows: Sequence[ServingRow], tasks: Sequence[Mapping[str, Any]]) -
     for item in tasks:
         info = TaskInfo(
             task=item["task"], kind=TaskKind(item["kind"]), max_length=item["max_length"], holdout_share=item["holdout_share"],
+            labels=tuple(item.get("labels") or ()),
         )  # fmt: skip
         by_agent.setdefault(item["agent"], {})[item["name"]] = info
     known = {row.agent: row for row in rows}

@@ -154,6 +154,30 @@ def test_a_bake_that_was_cut_short_goes_on_and_the_predecessor_is_what_was_repla
     assert rollouts.serving("scout").champion == "1.0.0"
 
 
+@pytest.mark.req("K40", "J91")
+def test_a_version_that_a_person_put_back_is_sound_again_until_it_is_taken_back_once_more(
+    stores: tuple[RolloutStore, ServingStore],
+) -> None:
+    rollouts, _ = stores
+    for version in ("1.0.0", "1.0.1"):
+        rollouts.close(_champion(rollouts, version))
+    rollouts.rollback("scout", "1.0.0", actor="jane", reason="it looks odd")
+    rollouts.rollback("scout", "1.0.1", actor="jane", reason="it was fine after all")
+    bad = _champion(rollouts, "1.0.2")
+    assert rollouts.get(bad).previous == "1.0.1"
+    rollouts.revert(bad, reason="every answer fails", actor="perennial")
+    assert rollouts.serving("scout").champion == "1.0.1"
+    first = rollouts.of_version("scout", "1.0.1")[-1]
+    rollouts.rollback("scout", "1.0.0", actor="jane", reason="odd it is")
+    last = rollouts.of_version("scout", "1.0.1")[-1]
+    assert (last.state, last.reason) == (RolloutState.REVERTED, "odd it is")
+    assert first.ended_at is not None
+    assert last.ended_at is not None
+    assert last.ended_at > first.ended_at
+    rollouts.revert(_champion(rollouts, "1.0.3"), reason="it fails too", actor="perennial")
+    assert rollouts.serving("scout").champion == "1.0.0"
+
+
 def test_a_first_champion_cannot_be_reverted_to_nothing(stores: tuple[RolloutStore, ServingStore]) -> None:
     rollouts, _ = stores
     first = _champion(rollouts, "1.0.0")

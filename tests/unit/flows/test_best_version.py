@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +20,16 @@ from perennial.trainers.bases import LocalBaseStore
 from perennial.trainers.ewc_text import EwcText
 
 evaluate = importlib.import_module("perennial.flows.train.evaluate")  # the package exports a function of that name
+NOW, HOUR = datetime(2026, 11, 22, tzinfo=UTC), timedelta(hours=1)
 
 
-def ports(reached: dict[str, float], *, rolled_back: tuple[str, ...] = ()) -> Any:
+def ports(reached: dict[str, float], *, rolled_back: tuple[str, ...] = (), put_back: tuple[str, ...] = ()) -> Any:
     """A deployment in which these versions served, newest first, with these accuracies in their manifests."""
-    moves = [SimpleNamespace(alias=Alias.CANDIDATE, version="9.9.9")]
-    moves += [SimpleNamespace(alias=Alias.CHAMPION, version=version) for version in reached]
+    moves = [SimpleNamespace(alias=Alias.CANDIDATE, version="9.9.9", moved_at=NOW)]
+    moves += [
+        SimpleNamespace(alias=Alias.CHAMPION, version=version, moved_at=NOW + (HOUR if version in put_back else -HOUR))
+        for version in reached
+    ]
     releases = {
         name: SimpleNamespace(manifest={"metrics": {"topic.candidate": value}}) for name, value in reached.items()
     }
@@ -32,10 +37,22 @@ def ports(reached: dict[str, float], *, rolled_back: tuple[str, ...] = ()) -> An
         ledger=SimpleNamespace(moves=lambda agent, limit: moves, version=lambda agent, version: releases.get(version)),
         buffer=SimpleNamespace(
             performance=lambda agent, last: [
-                SimpleNamespace(version=version, rollback_triggered=version in rolled_back) for version in reached
+                SimpleNamespace(version=version, rollback_triggered=version in rolled_back, update_timestamp=NOW)
+                for version in reached
             ]
         ),
     )  # fmt: skip
+
+
+@pytest.mark.req("J22")
+def test_a_version_that_a_person_put_back_counts_again(
+    exam: Exam, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks" / "topic").mkdir(parents=True)
+    monkeypatch.setattr(evaluate, "bundle_folder", lambda ports, agent, version: tmp_path)
+    reached = {"1.0.2": 0.8, "1.0.1": 0.9}
+    world = ports(reached, rolled_back=("1.0.1",), put_back=("1.0.1",))
+    assert evaluate._with_best(world, exam, "1.0.2", exam.settings).best_version == "1.0.1"
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from perennial.registry.folder_store import FolderStore
 from perennial.registry.release import make_release
 from perennial.rollout.rows import GatewayRow, Report, RolloutRow
 from perennial.rollout.targets import FolderTarget
+from perennial.rollout.verdict import ArmStats
 from perennial.settings import Settings
 from tests.rollout_world import Behaviour, Killed, RolloutWorld, make_rollout_world
 from tests.unit.registry.samples import PASSWORD, REPORT, Keys, components, manifest
@@ -229,6 +230,74 @@ def test_nothing_is_promoted_in_a_freeze_window_and_it_goes_on_by_itself_afterwa
     assert seen[:2] == [pytest.approx(0.1), pytest.approx(0.5)]
     assert world.state(row) is RolloutState.BAKING
     assert world.audited("1.0.1") == ["promoted"]
+
+
+def _one_error_in_44(world: RolloutWorld) -> None:
+    """More failures than the plan allows, and far too few answers to be sure of it."""
+    sure = world.rollouts.stats
+
+    def stats(agent: str, version: str, **named: Any) -> ArmStats:
+        found = sure(agent, version, **named)
+        return replace(found, answers=44, errors=1, trailing_errors=0) if version == "1.0.1" else found
+
+    world.rollouts.stats = stats  # type: ignore[method-assign, assignment]
+
+
+@pytest.mark.req("K39", "K40")
+def test_noise_reverts_no_candidate_that_waits_for_the_end_of_a_freeze(genuine: None) -> None:
+    world = _world(freeze=("Wed 09:02/Wed 09:20",))
+    row = _begun(world)
+    world.clock.move(120)
+    world.traffic(900)
+    assert _look(world, row) == "parked"
+    fair = world.rollouts.stats
+    _one_error_in_44(world)
+    world.clock.move(700)
+    assert watch.look(world.ports)[0]["action"] == "parked"
+    assert rollout_status(world.ports, "scout")["rollout"]["says"] == "hold"
+    world.clock.now = world.clock.now.replace(minute=20, second=10)  # over: from here on its patience counts again
+    assert watch.look(world.ports)[0]["action"] == "hold"
+    assert world.state(row) is RolloutState.CANARY
+    world.rollouts.stats = fair  # type: ignore[method-assign]
+    assert watch.look(world.ports)[0]["action"] == "hold"  # the next step
+    assert world.rollouts.get(row.id).step == 1
+
+
+@pytest.mark.req("K40")
+def test_patience_ends_some_time_after_a_freeze(genuine: None) -> None:
+    world = _world(freeze=("Wed 09:02/Wed 09:20",))
+    row = _begun(world)
+    world.clock.move(120)
+    world.traffic(900)
+    assert _look(world, row) == "parked"
+    _one_error_in_44(world)
+    world.clock.now = world.clock.now.replace(minute=21, second=1)
+    assert watch.look(world.ports)[0]["action"] == "rollback"
+    assert world.state(row) is RolloutState.REVERTED
+
+
+@pytest.mark.req("K40")
+def test_a_candidate_that_is_surely_bad_goes_back_late_in_a_freeze_too(genuine: None) -> None:
+    world = _world(freeze=("Wed 09:02/Wed 09:20",))
+    row = _begun(world)
+    world.clock.move(120)
+    world.traffic(900)
+    assert _look(world, row) == "parked"
+    world.behaviours["1.0.1"] = Behaviour(right=0.4)
+    world.clock.move(700)
+    world.traffic(2000)
+    assert watch.look(world.ports)[0]["action"] == "rollback"
+
+
+@pytest.mark.req("K39", "K40")
+def test_noise_reverts_no_candidate_that_waits_for_a_person() -> None:
+    world = _world(on_too_little_traffic=TooLittleTraffic.ASK)
+    row = _begun(world)
+    assert _look(world, row, seconds=61) == "parked"
+    _one_error_in_44(world)
+    world.clock.move(700)
+    assert watch.look(world.ports)[0]["action"] == "parked"
+    assert world.state(row) is RolloutState.CANARY
 
 
 @pytest.mark.req("K40")

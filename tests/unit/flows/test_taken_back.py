@@ -34,3 +34,18 @@ def test_only_what_production_took_back_stays_out() -> None:
     ports: Any = SimpleNamespace(rollouts=rollouts, buffer=SimpleNamespace(corrections=lambda agent, limit: known))
     assert _taken_back(ports, "scout") == {UUID(int=1)}
     assert _taken_back(ports, "analyst") == set()
+
+
+@pytest.mark.req("J48")
+def test_what_a_person_put_back_is_taught_again() -> None:
+    rollouts = MemoryRollouts()
+    for version in ("1.0.0", "1.0.1"):
+        made = rollouts.open(agent="scout", version=version, plan=Plan(), run_id=version)
+        rollouts.promote_full(made.id, actor="test", reason="test")
+        rollouts.close(made.id)
+    row = TrainingRow(example_id=UUID(int=1), task="news", text="a text", label="world", priority=2, correction=True)
+    known = [SimpleNamespace(row=row, version="1.0.1")]
+    ports: Any = SimpleNamespace(rollouts=rollouts, buffer=SimpleNamespace(corrections=lambda agent, limit: known))
+    for target, gone in (("1.0.0", {UUID(int=1)}), ("1.0.1", set()), ("1.0.0", {UUID(int=1)})):
+        rollouts.rollback("scout", target, actor="jane", reason="as it was")
+        assert _taken_back(ports, "scout") == gone

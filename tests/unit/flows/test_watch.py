@@ -18,6 +18,7 @@ from perennial.flows import rollout, watch
 from perennial.flows.pause import pause_of
 from perennial.retention.airflow_runs import MemoryRuns
 from perennial.rollout.rows import JudgedInput, RolloutRow
+from tests import rollout_world
 from tests.rollout_world import LABELS, Behaviour, Folder, Fused, Killed, RolloutWorld, make_rollout_world
 
 PLAN = Rollout(
@@ -46,10 +47,10 @@ def _serve(world: RolloutWorld, version: str = "1.0.1") -> RolloutRow:
     return world.rollouts.get(row.id)
 
 
-def _asked(world: RolloutWorld, version: str = "1.0.1", *, right: float = 1.0) -> None:
+def _asked(world: RolloutWorld, version: str = "1.0.1", *, right: float = 1.0, labels: Sequence[str] = LABELS) -> None:
     """Recorded requests of a version whose truth came in."""
     for number in range(100):
-        one = JudgedInput(task="topic", text=f"text {number}", actual=LABELS[number % 4], correct=right)
+        one = JudgedInput(task="topic", text=f"text {number}", actual=labels[number % 4], correct=right)
         world.rollouts.judged.append((world.clock(), "scout", version, one))
 
 
@@ -89,6 +90,86 @@ def test_traffic_that_turned_harder_for_both_reverts_nothing(monkeypatch: pytest
     _asked(world, right=0.0)
     assert watch.look(world.ports)[0]["action"] == "hold"
     assert world.state(row) is RolloutState.BAKING
+
+
+@pytest.mark.req("K40")
+def test_a_truth_in_another_spelling_does_not_save_a_bad_champion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "predictors", lambda *_: {"topic": Oracle()})
+    monkeypatch.setattr(rollout_world, "LABELS", tuple(label.title() for label in LABELS))
+    world = _world()
+    row = _serve(world)
+    world.behaviours["1.0.1"] = Behaviour(right=0.3)
+    _minutes(world, 10, requests=200)
+    _asked(world, right=0.3, labels=rollout_world.LABELS)
+    assert watch.look(world.ports)[0]["action"] == "rollback"
+    assert world.state(row) is RolloutState.REVERTED
+
+
+class Earlier:
+    """A predecessor that is right on so many of a hundred requests, whose truth is a number."""
+
+    def __init__(self, right: int) -> None:
+        self._right = right
+
+    def predict(self, texts: Sequence[str]) -> list[Any]:
+        numbers = [int(text.split()[1]) for text in texts]
+        return [SimpleNamespace(output=number % 4 if (37 * number) % 100 < self._right else 99) for number in numbers]
+
+
+def _falls(monkeypatch: pytest.MonkeyPatch, *, judged: int, predecessor: int, own: int) -> str:
+    """What the watch does about a fall from 85 to 70 % of 1,000 outcomes, with these shares of the judged requests right."""
+    monkeypatch.setattr(watch, "predictors", lambda *_: {"topic": Earlier(predecessor)})
+    world = _world()
+    world.rollouts.slices = lambda *_, **__: {}  # type: ignore[method-assign]
+    _serve(world)
+    world.behaviours["1.0.1"] = Behaviour(right=0.7)
+    _minutes(world, 10, requests=200)
+    for number in range(judged):
+        hit = float((37 * number) % 100 < own)
+        one = JudgedInput(task="topic", text=f"text {number}", actual=number % 4, correct=hit)
+        world.rollouts.judged.append((world.clock(), "scout", "1.0.1", one))
+    return str(watch.look(world.ports)[0]["action"])
+
+
+@pytest.mark.req("K40", "J91")
+@pytest.mark.parametrize(
+    ("judged", "predecessor", "own", "action"),
+    [
+        (40, 85, 70, "rollback"),  # as good as ever on the few that can be asked: no evidence is no excuse
+        (12, 85, 70, "rollback"),
+        (12, 85, 85, "rollback"),  # alike on too few
+        (100, 78, 55, "rollback"),  # a little harder, but it would do far better
+        (100, 70, 70, "hold"),  # traffic turned harder for both
+        (40, 55, 55, "hold"),
+        (100, 85, 85, "hold"),  # on a hundred requests it answers like the one before
+    ],
+)
+def test_only_evidence_that_traffic_turned_harder_keeps_a_champion_that_fell(
+    monkeypatch: pytest.MonkeyPatch, judged: int, predecessor: int, own: int, action: str
+) -> None:
+    assert _falls(monkeypatch, judged=judged, predecessor=predecessor, own=own) == action
+
+
+@pytest.mark.req("K40", "J91")
+@pytest.mark.parametrize(("predecessor", "action"), [(85, "rollback"), (20, "hold")])
+def test_a_label_that_fell_is_kept_only_where_its_own_requests_turned_harder(
+    monkeypatch: pytest.MonkeyPatch, predecessor: int, action: str
+) -> None:
+    class Named(Earlier):
+        def predict(self, texts: Sequence[str]) -> list[Any]:
+            named = dict(enumerate(LABELS))
+            return [SimpleNamespace(output=named.get(one.output, "nothing")) for one in super().predict(texts)]
+
+    monkeypatch.setattr(watch, "predictors", lambda *_: {"topic": Named(predecessor)})
+    world = _world()
+    _serve(world)
+    world.behaviours["1.0.1"] = Behaviour(by_label={"sports": 0.4})
+    _minutes(world, 10, requests=200)
+    for number in range(2, 50, 4):  # twelve of that label
+        hit = float((37 * number) % 100 < (45 if action == "rollback" else 20))
+        one = JudgedInput(task="topic", text=f"text {number}", actual="sports", correct=hit)
+        world.rollouts.judged.append((world.clock(), "scout", "1.0.1", one))
+    assert watch.look(world.ports)[0]["action"] == action
 
 
 # trouble of one agent

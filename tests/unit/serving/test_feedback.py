@@ -9,6 +9,7 @@ import pytest
 
 from perennial.domain.words import Source
 from perennial.errors import StoreUnavailable
+from perennial.guard.said import said_json
 from perennial.ingest.digests import share
 from perennial.serving.feedback import OutcomeResult, Outcomes, Told, digest_of
 from tests.unit.serving.world import Fixed, World
@@ -62,6 +63,25 @@ def test_inputs_of_the_holdouts_share_come_back_right_or_wrong(world: World) -> 
     assert sampled == {text for text in texts if share(digest_of("scout", "topic", text)) < 0.25}
     assert 70 < len(sampled) < 130
     assert {example.source for example in world.sink.examples.values()} == {Source.SAMPLE}
+
+
+@pytest.mark.req("J27", "K40")
+@pytest.mark.parametrize(
+    ("actual", "kept"),
+    [
+        ("Parkinson", "Parkinson"),  # declared, though it reads as a name
+        (" parkinson", " parkinson"),
+        ("Anna Parkinson", "[PERSON]"),
+    ],
+)
+def test_a_declared_label_that_reads_as_a_name_stays_in_the_outcomes(world: World, actual: str, kept: str) -> None:
+    labels = {"topic": ["Migraine", "Parkinson"]}
+    world.store.tasks = [{**task, "labels": labels.get(task["task"])} for task in world.store.tasks]
+    world.champion("1.0.0", topic=Fixed("Migraine", 0.95))
+    outcomes = Outcomes(world.store, world.recorder, world.sink, world.metrics, said_json)
+    (told,) = outcomes.tell([(_ask(world), actual)], world.gateway.task_of)
+    assert told.correct == 0.0
+    assert list(world.rollouts.slices("scout", "1.0.0", since=None)) == [f"topic: {kept}"]
 
 
 def test_a_score_is_judged_by_its_distance(world: World) -> None:

@@ -102,11 +102,18 @@ def gate_settings(ports: Ports, agent: Agent) -> GateSettings:
 def _with_best(ports: Ports, exam: Exam, champion: str, settings: GateSettings) -> Exam:
     """The exam with the best of the recent champions, by the accuracies in their manifests; the champion itself needs no look.
 
-    Versions that production rolled back do not count. What cannot be fetched or verified is said, and the gate holds.
+    Versions that production rolled back do not count, unless a person put them back since. What cannot be fetched or verified is
+    said, and the gate holds.
     """
-    bad = {row.version for row in ports.buffer.performance(exam.agent, last=200) if row.rollback_triggered}
-    served = [move.version for move in ports.ledger.moves(exam.agent, limit=200) if move.alias is Alias.CHAMPION]
-    recent = list(dict.fromkeys([champion, *(version for version in served if version and version not in bad)]))
+    moves = [move for move in ports.ledger.moves(exam.agent, limit=200) if move.alias is Alias.CHAMPION]
+    served = {move.version: move.moved_at for move in reversed(moves)}  # the newest move of each
+    bad = {
+        row.version
+        for row in ports.buffer.performance(exam.agent, last=200)
+        if row.rollback_triggered and not (row.version in served and served[row.version] > row.update_timestamp)
+    }
+    sound = [move.version for move in moves if move.version is not None and move.version not in bad]
+    recent = list(dict.fromkeys([champion, *sound]))
     reached: dict[str, float] = {}
     for version in recent[: settings.window_versions]:
         release = ports.ledger.version(exam.agent, version)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -177,12 +178,22 @@ def _write_task(
 
 
 def _taken_back(ports: Ports, agent: str) -> set[UUID]:
-    """Corrections whose version production took back: they are judged with the rest, and not taught again by themselves."""
+    """Corrections whose version production took back: they are judged with the rest, and not taught again by themselves.
+
+    A version that a person put back since then counts as sound.
+    """
     last = {row.version: row for row in reversed(ports.rollouts.recent(agent, _ROLLOUTS))}
     gone = {version for version, row in last.items() if row.state is RolloutState.REVERTED and not row.lost}
+    if gone:
+        served = {move.champion: move.changed_at for move in ports.rollouts.serving_history(agent)}
+        gone = {version for version in gone if not _later(served.get(version), last[version].ended_at)}
     if not gone:
         return set()
     return {one.row.example_id for one in ports.buffer.corrections(agent, _CORRECTIONS) if one.version in gone}
+
+
+def _later(first: datetime | None, second: datetime | None) -> bool:
+    return first is not None and second is not None and first > second
 
 
 def _dataset_record(space: Workspace, summary: dict[str, Any]) -> dict[str, Any]:
