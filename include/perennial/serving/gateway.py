@@ -81,10 +81,11 @@ class Served:
 
     @property
     def weight(self) -> float:
-        """The candidate's share; nothing goes to a candidate that is not loaded, everything when it is alone."""
+        """The candidate's share; nothing goes to a candidate that is not loaded, everything to a first version. A
+        champion that is not loaded gives away none of its keys: nobody may have judged the candidate yet."""
         if self.candidate is None:
             return 0.0
-        return self.row.weight if self.champion is not None else 1.0
+        return self.row.weight if self.row.champion is not None else 1.0
 
     @property
     def error(self) -> str | None:
@@ -449,8 +450,9 @@ class Gateway:
 def _arm(served: Served, task: str, key: str) -> Arm:
     arm = arm_for(key, served.row.agent, served.weight)
     if arm is Arm.CHAMPION and served.candidate is not None and task in served.candidate.predictors:
-        knows = served.champion is not None and task in served.champion.predictors
-        return Arm.CHAMPION if knows else Arm.CANDIDATE  # a task that is new: only the candidate can answer
+        # a task that is new: only the candidate can answer. What its predecessor lacks, the wanted champion may know
+        lacks = served.champion is None or task not in served.champion.predictors
+        return Arm.CANDIDATE if lacks and _version(served.champion) == served.row.champion else Arm.CHAMPION
     return arm
 
 

@@ -139,16 +139,28 @@ class World:
         self.settle()
         return row.id
 
+    def restarted(self) -> Gateway:
+        """A process that starts now, over the same store and shelf; it has not looked at them yet."""
+        return Gateway(
+            store=self.store, source=self.shelf, loader=self.shelf, recorder=self.recorder, metrics=self.metrics,
+            instance="g1",
+        )  # fmt: skip
+
     def settle(self, seconds: float = 10.0) -> None:
-        deadline = time.monotonic() + seconds
-        self.gateway.refresh()
-        while self.gateway._loading and time.monotonic() < deadline:
-            time.sleep(0.002)
-            self.gateway.refresh()
+        settle(self.gateway, seconds)
 
     def close(self) -> None:
         self.gateway.stop()
         self.recorder.stop(1.0)
+
+
+def settle(gateway: Gateway, seconds: float = 10.0) -> None:
+    """Refresh until nothing loads."""
+    deadline = time.monotonic() + seconds
+    gateway.refresh()
+    while gateway._loading and time.monotonic() < deadline:
+        time.sleep(0.002)
+        gateway.refresh()
 
 
 def in_threads(count: int, work: Callable[[int], None]) -> None:
