@@ -186,7 +186,9 @@ class Gateway:
 
     def _ask(self, served: Served, arm: Arm, task: str, texts: Sequence[str]) -> list[Answer]:
         model = served.candidate if arm is Arm.CANDIDATE else served.champion
-        if model is None or (task not in model.predictors and arm is Arm.CHAMPION):
+        # a task that neither knows is no failure of the candidate; one that the champion knows is
+        knows = any(one is not None and task in one.predictors for one in (model, served.champion))
+        if model is None or not knows:
             what = f" ({served.error})" if served.error else ""
             raise NotServing(f"{served.row.agent} has no model that answers {task} yet{what}; see /v1/agents")
         began = time.perf_counter()

@@ -268,6 +268,39 @@ def test_a_failing_candidate_is_recorded_and_the_champion_answers(world: World) 
     assert world.rollouts.stats("scout", "1.0.0", since=None).errors == 0
 
 
+@pytest.mark.req("K40")
+def test_a_task_that_no_version_knows_is_nobodys_failure(world: World) -> None:
+    """A fleet file may name a task before any model learned it; who asks for it takes no sound candidate down."""
+    world.champion("1.0.0", topic=Fixed("sports"))
+    world.candidate("1.0.1", weight=0.25, topic=Fixed("sports"))
+    for number in range(100):
+        with pytest.raises(NotServing, match="quality"):
+            world.gateway.predict("scout", "quality", ["t"], key=f"k{number}")
+    world.recorder.flush()
+    assert not world.rollouts.answers
+
+
+@pytest.mark.req("K40")
+def test_a_task_that_a_first_version_had_no_rows_for_is_not_its_failure(world: World) -> None:
+    world.candidate("1.0.0", topic=Fixed("sports"))
+    for number in range(10):
+        with pytest.raises(NotServing, match="quality"):
+            world.gateway.predict("scout", "quality", ["t"], key=f"k{number}")
+    world.recorder.flush()
+    assert not world.rollouts.answers
+
+
+@pytest.mark.req("K40")
+def test_a_candidate_that_lost_a_task_of_its_champion_failed(world: World) -> None:
+    world.champion("1.0.0")
+    world.candidate("1.0.1", weight=0.5, topic=Fixed("sports"))
+    found = world.gateway.predict("scout", "quality", [f"t{n}" for n in range(100)])
+    assert {answer.version for answer in found} == {"1.0.0"}
+    world.recorder.flush()
+    stats = world.rollouts.stats("scout", "1.0.1", since=None)
+    assert stats.errors == stats.answers > 20
+
+
 def test_a_failing_champion_is_an_error_that_is_recorded(world: World) -> None:
     model = Fixed("sports")
     world.champion("1.0.0", topic=model)
