@@ -56,6 +56,19 @@ def test_outcomes_come_back_as_examples(plane: Plane) -> None:
     assert [row.expected_output for row in rows] == ["world"]
 
 
+@pytest.mark.req("J27", "D10")
+@pytest.mark.parametrize("then", ["world", "culture"])
+def test_a_label_that_an_outcome_took_back_is_not_trained_on(plane: Plane, then: str) -> None:
+    plane.world.champion("1.0.0", topic=Fixed("world"), quality=Fixed(0.7))
+    body = {"agent": "scout", "task": "topic", "inputs": ["hello there"]}
+    (answer,) = plane.post("/v1/predict", body).json()["predictions"]
+    for actual in ("sports", then):
+        told = plane.post("/v1/outcomes", {"prediction_id": answer["prediction_id"], "actual": actual})
+        assert told.json()["added"] == 1
+    waiting = [row.example.expected_output for row in plane.buffer.state.of("scout") if row.waiting]
+    assert waiting == ([then] if then != "world" else [])
+
+
 def test_before_the_first_champion_callers_are_told_to_wait(plane: Plane) -> None:
     plane.world.settle()
     answer = plane.post("/v1/predict", {"agent": "scout", "task": "topic", "inputs": ["a"]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,7 @@ class Sink:
 
     def __init__(self) -> None:
         self.examples: dict[Any, Example] = {}
+        self.withdrawn: set[Any] = set()
         self.calls = 0
         self.away = False
 
@@ -104,6 +105,15 @@ class Sink:
         self.calls += 1
         for example in examples:
             self.examples.setdefault(example.example_id, example)
+
+    def withdraw(self, ids: Collection[Any], *, back: Collection[Any] = ()) -> None:
+        if self.away:
+            raise StoreUnavailable("the buffer is away")
+        self.withdrawn = (self.withdrawn | set(ids)) - set(back)
+
+    @property
+    def waiting(self) -> list[Example]:
+        return [example for identity, example in self.examples.items() if identity not in self.withdrawn]
 
 
 class World:
