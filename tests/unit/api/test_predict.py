@@ -76,6 +76,25 @@ def test_before_the_first_champion_callers_are_told_to_wait(plane: Plane) -> Non
     assert plane.post("/v1/predict", {"agent": "nobody", "task": "topic", "inputs": ["a"]}).status_code == 404
 
 
+@pytest.mark.req("K40")
+def test_before_its_first_look_at_the_store_a_gateway_says_that_it_does_not_know_yet(plane: Plane) -> None:
+    body = {"agent": "scout", "task": "topic", "inputs": ["a"]}
+    plane.world.store.away = True
+    for path in ("/v1/predict", "/v1/rollback"):
+        answer = plane.post(path, body)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert "not read yet" in answer.json()["error"]
+    plane.world.gateway.refresh()
+    assert plane.post("/v1/predict", body).status_code == 503
+    plane.world.store.away = False
+    plane.world.champion("1.0.0")
+    plane.world.store.away = True
+    plane.world.gateway.refresh()
+    assert plane.post("/v1/predict", body).status_code == 200
+    assert plane.post("/v1/predict", {**body, "agent": "nobody"}).status_code == 404
+    assert plane.post("/v1/rollback", {**body, "agent": "nobody"}).status_code == 404
+
+
 def test_a_model_that_fails_is_a_503_without_a_text(plane: Plane) -> None:
     model = Fixed("sports")
     plane.world.champion("1.0.0", topic=model)
