@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from perennial.domain.example import Example
@@ -31,6 +32,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "example_id": ("example_id",),
 }
 _CONFIDENCE = ("confidence_score", "confidence")
+_LOOKS = 2  # for strangers in a second
 _REQUIRED = {"agent_name": "name an agent of the fleet", "task_type": "name the task", "input_text": "send the text"}
 
 
@@ -47,18 +49,32 @@ class Door:
     fleet is not known yet and the store is away.
     """
 
-    def __init__(self, store: KnowsFleet, *, max_age: float = 5.0) -> None:
-        self._store, self._max_age = store, max_age
+    def __init__(self, store: KnowsFleet, *, max_age: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._max_age, self._clock = store, max_age, clock
         self._guard = threading.Lock()
         self._fleet: dict[str, dict[str, TaskLimits]] = {}
         self._read_at = -math.inf
+        self._strangers = deque([-math.inf] * _LOOKS, maxlen=_LOOKS)  # when a stranger was looked for
 
     def fleet(self, *, fresh: bool = False) -> dict[str, dict[str, TaskLimits]]:
         """The fleet, read again when it is older than ``max_age`` or ``fresh`` is asked for."""
         with self._guard:
-            if fresh or time.monotonic() - self._read_at > self._max_age:
-                self._fleet = self._store.fleet()
-                self._read_at = time.monotonic()
+            if fresh or self._clock() - self._read_at > self._max_age:
+                self._read()
+            return self._fleet
+
+    def _read(self) -> None:
+        self._fleet = self._store.fleet()
+        self._read_at = self._clock()
+
+    def _look_for_stranger(self) -> dict[str, dict[str, TaskLimits]]:
+        """The fleet with who joined a second ago or earlier, mostly also who joined just now: a file of one wrong name must not
+        ask for each record, while all others wait for this lock."""
+        with self._guard:
+            now = self._clock()
+            if now - self._strangers[0] >= 1.0:
+                self._read()
+                self._strangers.append(now)
             return self._fleet
 
     def limits(self, agent: str, task: str) -> TaskLimits | None:
@@ -70,7 +86,7 @@ class Door:
         agent, task = arguments.get("agent_name"), arguments.get("task_type")
         known = self.fleet()
         if isinstance(agent, str) and agent not in known:
-            known = self.fleet(fresh=True)  # it may have joined a moment ago
+            known = self._look_for_stranger()  # it may have joined a moment ago
         limits = known.get(agent, {}).get(task) if isinstance(agent, str) and isinstance(task, str) else None
         if limits is not None and limits.kind == TaskKind.SCORE.value:
             arguments["expected_output"] = _score(arguments.get("expected_output"))

@@ -93,6 +93,18 @@ def test_the_fleet_is_remembered_and_asked_again_for_a_stranger() -> None:
     assert door.check_record(record(agent="critic")).agent == "critic"
 
 
+def test_many_records_of_a_stranger_cost_few_looks_at_the_fleet() -> None:
+    fleet, at = Fleet(), [100.0]
+    door = Door(fleet, max_age=1000, clock=lambda: at[0])
+    for number in range(5000):
+        with pytest.raises(UnknownAgent):
+            door.check_record(record(agent=f"critic{number % 3}"))
+    assert fleet.asked <= 3
+    fleet.known["critic0"] = {}  # it joined while strangers were asked for
+    at[0] += 1.0
+    assert door.check_record(record(agent="critic0")).agent == "critic0"
+
+
 @pytest.mark.parametrize(
     ("one", "two"),
     [("Rates fell.", " rates\n\tFELL. "), ("ZÜRICH", "zÜrich"), ("a\u00a0b", "A\u00a0B"), ("", " \x0b\x0c")],
