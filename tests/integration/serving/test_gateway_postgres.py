@@ -36,7 +36,7 @@ def _client(deployment: Deployment) -> TestClient:
         gateway=deployment.gateway, metrics=deployment.metrics, roll_back=lambda agent, **_: {"agent": agent},
         outcomes=Outcomes(deployment.store, deployment.recorder, deployment.buffer, deployment.metrics),
         intake=Intake(deployment.buffer, Door(deployment.buffer)),
-        reports=Reports(deployment.rollouts.report, key=b"test"),
+        reports=Reports(deployment.rollouts.report, deployment.recorder.find, key=b"test"),
     )  # fmt: skip
     return TestClient(create_app(services), base_url="http://127.0.0.1")
 
