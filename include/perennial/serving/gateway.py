@@ -399,6 +399,10 @@ class Gateway:
         """Whether the rollback that was ordered here is on disk, and outlives a restart."""
         return self._orders.kept(agent)
 
+    def orders_not_read(self) -> list[str]:
+        """Names of files in which there may be rollbacks that this process could not read."""
+        return [path.name for path in self._orders.unread()]
+
     def _with_order(self, item: Wanted) -> Wanted:
         order = self._orders.get(item.row.agent)
         if order is None or order.version == item.row.champion:

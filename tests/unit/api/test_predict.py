@@ -161,6 +161,20 @@ def test_a_rollback_that_a_restart_would_forget_says_so(plane: Plane, monkeypatc
     assert "restart" not in plane.post("/v1/rollback", {"agent": "scout"}).json()["note"]
 
 
+def test_rollbacks_that_could_not_be_read_are_said_until_somebody_looked(tmp_path: Path) -> None:
+    (tmp_path / "orders.json").write_text("")
+    plane = plane_of(tmp_path)
+    with plane.client:
+        plane.world.champion("1.0.0")
+        (aside,) = tmp_path.glob("orders.json.unread-*")
+        assert plane.client.get("/healthz").json() == {"status": "degraded", "store": "up"}
+        assert plane.client.get("/v1/agents").json()["rollbacks_not_read"] == [aside.name]
+        aside.unlink()
+        assert plane.client.get("/healthz").json() == {"status": "ok", "store": "up"}
+        assert plane.client.get("/v1/agents").json()["rollbacks_not_read"] == []
+    plane.world.close()
+
+
 def test_faults_are_for_drills_alone(plane: Plane) -> None:
     plane.world.champion("1.0.0")
     answer = plane.post("/v1/faults", {"agent": "scout", "version": "1.0.0", "kind": "wrong", "rate": 1.0})
