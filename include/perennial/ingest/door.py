@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from perennial.domain.example import Example
-from perennial.domain.words import JSON, Source, TaskKind
+from perennial.domain.words import Source, TaskKind
 from perennial.errors import InvalidExample
 from perennial.ingest.checks import MAX_TEXT, check_example, unit_of
 from perennial.ingest.results import TaskLimits
@@ -79,17 +79,28 @@ class Door:
 
     def limits(self, agent: str, task: str) -> TaskLimits | None:
         """What is known of a task by any of its names."""
-        return self.fleet().get(agent, {}).get(task)
+        return _limits(self.fleet(), agent, task)
+
+    def outputs(self, agent: Any, task: Any, *values: Any) -> tuple[TaskKind, list[Any]]:
+        """A task's kind (classification when it is not known) and outputs as that kind compares them: scores as strings become
+        numbers."""
+        limits = _limits(self._known(agent), agent, task)
+        kind = TaskKind(limits.kind) if limits is not None else TaskKind.CLASSIFICATION
+        return kind, [_score(value) if kind is TaskKind.SCORE else value for value in values]
+
+    def _known(self, agent: Any) -> dict[str, dict[str, TaskLimits]]:
+        known = self.fleet()
+        stranger = isinstance(agent, str) and agent not in known
+        return self._look_for_stranger() if stranger else known  # it may have joined a moment ago
 
     def check(self, *, source: Source = Source.EXAMPLE, **arguments: Any) -> Example:
         """``check_example`` with the fleet's agents and the task's longest text; scores as strings become numbers."""
         agent, task = arguments.get("agent_name"), arguments.get("task_type")
-        known = self.fleet()
-        if isinstance(agent, str) and agent not in known:
-            known = self._look_for_stranger()  # it may have joined a moment ago
-        limits = known.get(agent, {}).get(task) if isinstance(agent, str) and isinstance(task, str) else None
+        known = self._known(agent)
+        limits = _limits(known, agent, task)
         if limits is not None and limits.kind == TaskKind.SCORE.value:
-            arguments["expected_output"] = _score(arguments.get("expected_output"))
+            for name in ("expected_output", "predicted_output"):
+                arguments[name] = _score(arguments.get(name))
         most = limits.max_length if limits is not None else MAX_TEXT
         return check_example(known=known, source=source, max_length=most, **arguments)
 
@@ -138,7 +149,11 @@ def uncertainty_of(confidence: Any, field: str = "confidence_score") -> float:
     return round(1.0 - unit_of(confidence, field, "send the model's confidence"), 9)
 
 
-def _score(value: JSON) -> JSON:
+def _limits(known: Mapping[str, Mapping[str, TaskLimits]], agent: Any, task: Any) -> TaskLimits | None:
+    return known.get(agent, {}).get(task) if isinstance(agent, str) and isinstance(task, str) else None
+
+
+def _score(value: Any) -> Any:
     if isinstance(value, str):
         try:
             return float(value)

@@ -71,6 +71,8 @@ def test_scores_sent_as_strings_become_numbers_and_labels_do_not() -> None:
     door = Door(Fleet())
     assert door.check_record(record(task="quality", label="0.75")).expected_output == 0.75
     assert door.check_record(record(label="7")).expected_output == "7"
+    own = door.check_record(record(task="quality", label="0.70", predicted_output="0.7"))
+    assert own.predicted_output == own.expected_output == 0.7  # so that it is seen to be the model's own answer
 
 
 @pytest.mark.req("J10")
