@@ -188,7 +188,7 @@ def serve(root: Path, port: int, plan: Any) -> None:
     services = Services(
         gateway=gateway, metrics=metrics, outcomes=Outcomes(store, recorder, None, metrics),
         intake=Intake(buffer, Door(buffer)), roll_back=lambda agent, **_: {"agent": agent}, parts=(recorder, gateway),
-        reports=Reports(rollouts.report, key=b"bench"), limits=limits,
+        reports=Reports(rollouts.report, recorder.find, key=b"bench"), limits=limits,
     )  # fmt: skip
     tune_threads(limits.predict_workers)
 

@@ -319,6 +319,52 @@ def test_a_correction_supersedes_what_waits_and_marks_what_was_trained(store: St
     assert store.rows()[str(late.example_id)] == ("superseded", fix.example_id)
 
 
+def test_what_its_sender_takes_back_trains_no_more_and_may_come_again(store: Store) -> None:
+    trained, ready, strange = row("Rates fell.", "bad"), row("Oil rose.", "bad"), row("Tin fell.", "bad", task="mood")
+    store.buffer.add(trained)
+    store.train()
+    store.buffer.add_many([ready, strange])
+    store.admit()
+    raw, other = row("Gold rose.", "bad"), row("oil rose.", "good")
+    store.buffer.add_many([raw, other])
+    ids = [one.example_id for one in (trained, ready, strange, raw)]
+    for _ in range(2):
+        store.buffer.withdraw([*ids, uuid4()])
+    marked = {one.example_id: store.rows()[str(one.example_id)] for one in (trained, ready, strange, raw)}
+    words = ("trained", "superseded", "quarantined", "superseded")
+    assert marked == {one: (word, one) for one, word in zip(ids, words, strict=True)}
+    assert store.rows()[str(other.example_id)] == ("raw", None)
+    assert store.buffer.replay_candidates("scout", TASK, 10, 1) == []
+    store.buffer.withdraw([other.example_id], back=ids)
+    assert [store.rows()[str(one)] for one in ids] == [
+        (word, None) for word in ("trained", "ready", "quarantined", "raw")
+    ]
+    assert [one.example_id for one in store.buffer.replay_candidates("scout", TASK, 10, 1)] == [trained.example_id]
+
+
+def test_what_is_taken_back_in_a_training_waits_no_more_after_it(store: Store) -> None:
+    one = row("Rates fell.", "bad")
+    store.buffer.add(one)
+    store.admit()
+    job_id, attempt = store.start()
+    store.buffer.claim("scout", job_id, attempt, 10)
+    store.buffer.withdraw([one.example_id])
+    assert store.state(one) == "claimed"
+    store.buffer.give_back(job_id, attempt, refused=False, reason="a test")
+    assert store.state(one) == "superseded"
+
+
+def test_what_a_correction_overtook_does_not_come_back_by_its_sender(store: Store) -> None:
+    first, second, fix = row("Rates fell.", "bad"), row("Oil rose.", "bad"), correction("Rates fell.", "good")
+    store.buffer.add_many([first, second])
+    store.buffer.add(fix)
+    store.buffer.withdraw([first.example_id, second.example_id])
+    store.buffer.add(correction("Oil rose.", "good"))
+    store.buffer.withdraw([], back=[first.example_id, second.example_id])
+    assert store.rows()[str(first.example_id)] == ("superseded", fix.example_id)
+    assert store.state(second) == "superseded"
+
+
 def test_the_last_of_several_corrections_counts_also_within_one_batch(store: Store) -> None:
     batch = [correction("Rates fell.", label) for label in ("bad", "neutral", "bad")]
     result = store.buffer.add_many([row("Rates fell.", "x"), *batch, *[row(f"filler {n}") for n in range(20)]])
@@ -438,6 +484,20 @@ def test_rows_that_waited_for_the_guard_do_not_escape_a_correction_that_came_mea
     assert {(one.label, one.correction) for one in store.buffer.claim("scout", job_id, attempt, 99)} == {
         ("politics", True)
     }
+
+
+def test_what_was_taken_back_while_the_guard_was_away_is_not_let_through_when_it_is_back(store: Store) -> None:
+    store.buffer.sync_agents([record(holdout=0.5)])
+    rows = [row(f"The minister stepped down {number}.", "sports") for number in range(12)]
+    store.buffer.add_many(rows)
+    store.admit(_away)
+    store.buffer.withdraw([one.example_id for one in rows])
+    store.admit()
+    assert {store.state(one) for one in rows} == {"superseded"}
+    assert store.buffer.holdout("scout", TASK, _in_a_minute(), 99) == ()
+    store.buffer.withdraw([], back=[rows[0].example_id])
+    store.admit()
+    assert store.state(rows[0]) == "ready"
 
 
 def test_rows_of_a_task_that_got_its_name_late_do_not_escape_a_correction_that_came_meanwhile(store: Store) -> None:

@@ -265,7 +265,7 @@ class _Plane:
         gateway = self._services.gateway
         return Reply(
             {"instance": gateway.instance, "store": "up" if gateway.store_up else "away",
-             "drills": gateway.faults.enabled, "agents": gateway.agents()}
+             "drills": gateway.faults.enabled, "rollbacks_not_read": gateway.orders_not_read(), "agents": gateway.agents()}
         )  # fmt: skip
 
     async def health(self, _: Request) -> Response:
@@ -275,7 +275,7 @@ class _Plane:
             self._services.serves is DataPlanePart.INGEST
         ):  # it has no model; a store that is away is said by each answer
             return Reply({"status": "ok"})
-        well = gateway.store_up and not gateway.errors()
+        well = gateway.store_up and not gateway.errors() and not gateway.orders_not_read()
         # anybody may ask this, so it names nothing; /v1/agents tells the reasons
         return Reply({"status": "ok" if well else "degraded", "store": "up" if gateway.store_up else "away"})
 

@@ -89,7 +89,7 @@ def services_of(settings: Settings, ports: Ports, *, faults: bool) -> Services:
     return Services(
         gateway=gateway, metrics=metrics, outcomes=Outcomes(store, recorder, ports.buffer, metrics, said_json),
         intake=Intake(ports.buffer, Door(ports.buffer)), roll_back=partial(_roll_back, ports),
-        reports=Reports(ports.rollouts.report),
+        reports=Reports(ports.rollouts.report, recorder.find),
         limits=limits,
         serves=settings.data_plane_serves,
         parts=(

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from perennial.client.feedback import correction_note, worth
 from perennial.domain.example import Example
-from perennial.domain.words import JSON, Source, TaskKind
+from perennial.domain.words import JSON, Source
 from perennial.errors import InvalidExample, StoreError
 from perennial.ingest.checks import json_of
 from perennial.ingest.door import Door, uncertainty_of
@@ -155,15 +155,12 @@ class Intake:
         return found
 
     def _feedback(self, body: Mapping[str, Any]) -> Example | None:
-        predicted = json_of(body.get("predicted_output"), "predicted_output")
-        actual = json_of(body.get("actual_output"), "actual_output")
+        agent, task = body.get("agent_name", body.get("agent")), body.get("task_type", body.get("task"))
+        kind, given = self._door.outputs(agent, task, body.get("predicted_output"), body.get("actual_output"))
+        predicted, actual = json_of(given[0], "predicted_output"), json_of(given[1], "actual_output")
         confidence = body.get("confidence_score", body.get("confidence"))
         if confidence is None:
             raise InvalidExample("confidence_score", "is missing", "send the model's confidence")
-        agent, task = body.get("agent_name", body.get("agent")), body.get("task_type", body.get("task"))
-        named = isinstance(agent, str) and isinstance(task, str)
-        limits = self._door.limits(str(agent), str(task)) if named else None
-        kind = TaskKind(limits.kind) if limits is not None else TaskKind.CLASSIFICATION
         value = worth(kind, predicted, actual, uncertainty_of(confidence))
         checked = self._door.check(
             agent_name=agent, task_type=task, input_text=_text_of(body), expected_output=actual,

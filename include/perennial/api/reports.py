@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 from perennial.domain.words import ReportResult
 from perennial.errors import InvalidExample
 from perennial.guard.keys import deployment_key
 from perennial.rollout.reports import report_of
 from perennial.rollout.rows import Report
+from perennial.serving.store import Recorded
 
 REJECTED = "rejected"
 
@@ -36,10 +38,14 @@ class Told:
 
 
 class Reports:
-    """Takes reports; ``keep`` writes one durably. Raises StoreUnavailable when PostgreSQL is away: send them again."""
+    """Takes reports; ``keep`` writes one durably, ``find`` remembers answers of this process that may not be written down
+    yet. Raises StoreUnavailable when PostgreSQL is away: send them again."""
 
-    def __init__(self, keep: Callable[[Report], ReportResult], key: bytes | None = None) -> None:
-        self._keep, self._given_key = keep, key
+    def __init__(
+        self, keep: Callable[[Report], ReportResult], find: Callable[[UUID], Recorded | None],
+        key: bytes | None = None,
+    ) -> None:  # fmt: skip
+        self._keep, self._find, self._given_key = keep, find, key
 
     @cached_property
     def _key(self) -> bytes:
@@ -53,10 +59,16 @@ class Reports:
         try:
             if not isinstance(one, dict):
                 raise InvalidExample("body", "is not an object", "send {...}")
-            result = self._keep(report_of(one, key=self._key))
+            result = self._keep(self._with_version(report_of(one, key=self._key)))
             if result is ReportResult.UNKNOWN:
                 name = "prediction_id" if one.get("prediction_id") is not None else "version"
                 raise InvalidExample(name, "is not known for this agent", "send what /v1/predict answered with")
         except InvalidExample as error:
             return {"status": REJECTED, "field": error.field, "reason": str(error)}
         return {"status": result.value}
+
+    def _with_version(self, report: Report) -> Report:
+        near = self._find(report.prediction_id) if report.prediction_id is not None else None
+        if near is None or near.answer.agent != report.agent:
+            return report
+        return replace(report, version=near.answer.version)

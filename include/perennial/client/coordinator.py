@@ -10,7 +10,7 @@ from perennial.client.feedback import correction_note, worth
 from perennial.client.limits import DEFAULTS, DefaultFloat, DefaultInt, limits_of
 from perennial.client.records import ModelPerformance, TrainingExample
 from perennial.domain.example import Example
-from perennial.domain.words import Source, TaskKind
+from perennial.domain.words import Source
 from perennial.errors import InvalidExample, StoreUnavailable
 from perennial.ingest.checks import json_of
 from perennial.ingest.door import Door, uncertainty_of
@@ -161,9 +161,8 @@ class OnTheFlyTrainingCoordinator:
 
         Kept when the answer was unsure (uncertainty above 0.6) or wrong. Without the truth it waits, unlabelled.
         """
-        predicted, actual = json_of(predicted_output, "predicted_output"), json_of(actual_output, "actual_output")
-        limits = self._door.limits(agent_name, task_type)
-        kind = TaskKind(limits.kind) if limits else TaskKind.CLASSIFICATION
+        kind, given = self._door.outputs(agent_name, task_type, predicted_output, actual_output)
+        predicted, actual = json_of(given[0], "predicted_output"), json_of(given[1], "actual_output")
         value = worth(kind, predicted, actual, uncertainty_of(confidence_score))
         checked = self._door.check(
             agent_name=agent_name, task_type=task_type, input_text=input_text, expected_output=actual,

@@ -66,8 +66,9 @@ SELECT perennial.restore_corrected(ARRAY[%(example_id)s::uuid])
 -- name: count
 SELECT perennial.add_to_counter(%(agent)s, 'quarantined', %(amount)s)
 -- name: release_guard
--- Rows wait in quarantine while a detector is away; now they are looked at again.
-UPDATE perennial.examples SET state = CASE WHEN label_digest = '' THEN 'unlabelled' ELSE 'raw' END::perennial.example_state, reason = ''
+-- Rows wait in quarantine while a detector is away; now they are looked at again, but for those that their sender took back meanwhile.
+UPDATE perennial.examples SET reason = CASE WHEN superseded_by IS NULL THEN '' ELSE 'corrected' END,
+    state = CASE WHEN superseded_by IS NOT NULL THEN 'superseded' WHEN label_digest = '' THEN 'unlabelled' ELSE 'raw' END::perennial.example_state
 WHERE agent = %(agent)s AND state = 'quarantined' AND reason = 'guard_unavailable'
 -- name: release_tasks
 -- Rows of a task that the fleet did not know, and knows now under its own name or as an alias. They keep their place behind

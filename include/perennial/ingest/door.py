@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from perennial.domain.example import Example
-from perennial.domain.words import JSON, Source, TaskKind
+from perennial.domain.words import Source, TaskKind
 from perennial.errors import InvalidExample
 from perennial.ingest.checks import MAX_TEXT, check_example, unit_of
 from perennial.ingest.results import TaskLimits
@@ -31,6 +32,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "example_id": ("example_id",),
 }
 _CONFIDENCE = ("confidence_score", "confidence")
+_LOOKS = 2  # for strangers in a second
 _REQUIRED = {"agent_name": "name an agent of the fleet", "task_type": "name the task", "input_text": "send the text"}
 
 
@@ -47,33 +49,58 @@ class Door:
     fleet is not known yet and the store is away.
     """
 
-    def __init__(self, store: KnowsFleet, *, max_age: float = 5.0) -> None:
-        self._store, self._max_age = store, max_age
+    def __init__(self, store: KnowsFleet, *, max_age: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._max_age, self._clock = store, max_age, clock
         self._guard = threading.Lock()
         self._fleet: dict[str, dict[str, TaskLimits]] = {}
         self._read_at = -math.inf
+        self._strangers = deque([-math.inf] * _LOOKS, maxlen=_LOOKS)  # when a stranger was looked for
 
     def fleet(self, *, fresh: bool = False) -> dict[str, dict[str, TaskLimits]]:
         """The fleet, read again when it is older than ``max_age`` or ``fresh`` is asked for."""
         with self._guard:
-            if fresh or time.monotonic() - self._read_at > self._max_age:
-                self._fleet = self._store.fleet()
-                self._read_at = time.monotonic()
+            if fresh or self._clock() - self._read_at > self._max_age:
+                self._read()
+            return self._fleet
+
+    def _read(self) -> None:
+        self._fleet = self._store.fleet()
+        self._read_at = self._clock()
+
+    def _look_for_stranger(self) -> dict[str, dict[str, TaskLimits]]:
+        """The fleet with who joined a second ago or earlier, mostly also who joined just now: a file of one wrong name must not
+        ask for each record, while all others wait for this lock."""
+        with self._guard:
+            now = self._clock()
+            if now - self._strangers[0] >= 1.0:
+                self._read()
+                self._strangers.append(now)
             return self._fleet
 
     def limits(self, agent: str, task: str) -> TaskLimits | None:
         """What is known of a task by any of its names."""
-        return self.fleet().get(agent, {}).get(task)
+        return _limits(self.fleet(), agent, task)
+
+    def outputs(self, agent: Any, task: Any, *values: Any) -> tuple[TaskKind, list[Any]]:
+        """A task's kind (classification when it is not known) and outputs as that kind compares them: scores as strings become
+        numbers."""
+        limits = _limits(self._known(agent), agent, task)
+        kind = TaskKind(limits.kind) if limits is not None else TaskKind.CLASSIFICATION
+        return kind, [_score(value) if kind is TaskKind.SCORE else value for value in values]
+
+    def _known(self, agent: Any) -> dict[str, dict[str, TaskLimits]]:
+        known = self.fleet()
+        stranger = isinstance(agent, str) and agent not in known
+        return self._look_for_stranger() if stranger else known  # it may have joined a moment ago
 
     def check(self, *, source: Source = Source.EXAMPLE, **arguments: Any) -> Example:
         """``check_example`` with the fleet's agents and the task's longest text; scores as strings become numbers."""
         agent, task = arguments.get("agent_name"), arguments.get("task_type")
-        known = self.fleet()
-        if isinstance(agent, str) and agent not in known:
-            known = self.fleet(fresh=True)  # it may have joined a moment ago
-        limits = known.get(agent, {}).get(task) if isinstance(agent, str) and isinstance(task, str) else None
+        known = self._known(agent)
+        limits = _limits(known, agent, task)
         if limits is not None and limits.kind == TaskKind.SCORE.value:
-            arguments["expected_output"] = _score(arguments.get("expected_output"))
+            for name in ("expected_output", "predicted_output"):
+                arguments[name] = _score(arguments.get(name))
         most = limits.max_length if limits is not None else MAX_TEXT
         return check_example(known=known, source=source, max_length=most, **arguments)
 
@@ -122,7 +149,11 @@ def uncertainty_of(confidence: Any, field: str = "confidence_score") -> float:
     return round(1.0 - unit_of(confidence, field, "send the model's confidence"), 9)
 
 
-def _score(value: JSON) -> JSON:
+def _limits(known: Mapping[str, Mapping[str, TaskLimits]], agent: Any, task: Any) -> TaskLimits | None:
+    return known.get(agent, {}).get(task) if isinstance(agent, str) and isinstance(task, str) else None
+
+
+def _score(value: Any) -> Any:
     if isinstance(value, str):
         try:
             return float(value)

@@ -15,6 +15,20 @@ ANALYZE pg_temp.perennial_staged (ordinal)
 SELECT perennial.take_in(%(announce)s) AS outcome
 -- name: stored_ids
 SELECT ordinal, example_id FROM perennial.stored_ids() ORDER BY ordinal
+-- name: withdraw
+-- A row that stands under its own id as overtaken was taken back by its sender. What is being trained or was trained is only marked.
+UPDATE perennial.examples SET superseded_by = example_id,
+    state = CASE WHEN state IN ('raw', 'ready', 'unlabelled', 'held') THEN 'superseded' ELSE state END,
+    reason = CASE WHEN state IN ('raw', 'ready', 'unlabelled', 'held') THEN 'corrected' ELSE reason END
+WHERE example_id = ANY (%(ids)s) AND superseded_by IS NULL AND state NOT IN ('superseded', 'evicted', 'purged')
+-- name: bring_back
+-- Not where a correction holds by now.
+UPDATE perennial.examples o SET superseded_by = NULL, reason = CASE WHEN o.state = 'superseded' THEN '' ELSE o.reason END,
+    state = CASE WHEN o.state <> 'superseded' THEN o.state WHEN o.label_digest = '' THEN 'unlabelled'
+                 WHEN o.admitted_at IS NULL THEN 'raw' ELSE 'ready' END::perennial.example_state
+WHERE o.example_id = ANY (%(ids)s) AND o.superseded_by = o.example_id AND o.state NOT IN ('evicted', 'purged')
+  AND NOT EXISTS (SELECT FROM perennial.examples c WHERE c.input_digest = o.input_digest AND c.correction
+                    AND c.state NOT IN ('quarantined', 'purged', 'evicted', 'superseded') AND c.id <> o.id)
 -- name: advance_offset
 -- No row comes back when the source was already read beyond this position: the caller must then do nothing.
 INSERT INTO perennial.source_offsets AS o (source, part, position, digest, finished)

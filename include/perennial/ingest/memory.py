@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -70,6 +70,16 @@ class MemoryBuffer(MemoryOrigins):
             self.state.rejected += rejected
             self.state.add_to_counter("", "rejected", len(rejected))
             return self._add(batch)
+
+    def withdraw(self, ids: Collection[UUID], *, back: Collection[UUID] = ()) -> None:
+        """Take rows back, or let them wait again; see ``PostgresBuffer.withdraw``."""
+        with self.state.lock:
+            for row in self.state.rows:
+                if row.example.example_id in ids:
+                    self.state.take_back(row)
+            for row in self.state.rows:
+                if row.example.example_id in back and row.superseded_by == row.example.example_id:
+                    self.state.bring_back(row)
 
     def _advance(self, offset: Offset) -> bool:
         key = (offset.source, offset.part)
@@ -506,6 +516,8 @@ class MemoryAdmission:
                 if row.state is State.QUARANTINED and row.reason == GUARD_AWAY:
                     row.state = State.RAW if row.example.expected_output is not None else State.UNLABELLED
                     row.reason, released = "", released + 1
+                    if row.superseded_by is not None:  # its sender took it back meanwhile
+                        row.state, row.reason = State.SUPERSEDED, "corrected"
                 elif row.state is State.QUARANTINED and row.reason == "unknown_task" and row.task in names:
                     self._rename(row, names[row.task])
                     released += 1

@@ -19,6 +19,7 @@ from perennial.ingest.digests import input_digest, plain_digest
 from perennial.ingest.results import Job, Offset, Performance, Rejection
 
 _HOLDS_NOTHING = frozenset({State.QUARANTINED, State.PURGED, State.EVICTED, State.SUPERSEDED})  # of corrections
+_WAITS = frozenset({State.RAW, State.READY, State.UNLABELLED, State.HELD})  # what a correction overtakes altogether
 
 
 def now() -> datetime:
@@ -154,10 +155,8 @@ class MemoryState:
         """What these corrections had overtaken goes to the newest other one that holds and is newer, or waits again."""
         for row in [row for row in self.rows if row.superseded_by in gone]:
             row.superseded_by = self._outranking(row, gone)
-            if row.state is State.SUPERSEDED and row.superseded_by is None:
-                row.reason = ""
-                labelled = row.example.expected_output is not None
-                row.state = State.UNLABELLED if not labelled else State.READY if row.admitted_at else State.RAW
+            if row.superseded_by is None:
+                self._wait_again(row)
 
     def _outranking(self, row: Row, gone: set[UUID]) -> UUID | None:
         newer = [
@@ -183,9 +182,35 @@ class MemoryState:
                 continue
             if row.state in (State.CLAIMED, State.TRAINED):
                 row.superseded_by = winner.example.example_id
-            elif row.state in (State.RAW, State.READY, State.UNLABELLED, State.HELD):
+            elif row.state in _WAITS:
                 row.superseded_by = winner.example.example_id
                 row.state, row.reason = State.SUPERSEDED, "corrected"
+
+    def take_back(self, row: Row) -> None:
+        """Mark a row as overtaken by nothing but its sender's second thought."""
+        if row.superseded_by is not None or row.state in (State.SUPERSEDED, State.EVICTED, State.PURGED):
+            return
+        row.superseded_by = row.example.example_id
+        if row.state in _WAITS:
+            row.state, row.reason = State.SUPERSEDED, "corrected"
+
+    def bring_back(self, row: Row) -> None:
+        """Let a row that was taken back wait again, unless a correction of its input holds by now."""
+        held = any(
+            other.correction and other.input_digest == row.input_digest and other is not row
+            and other.state not in _HOLDS_NOTHING
+            for other in self.rows
+        )  # fmt: skip
+        if held or row.state in (State.EVICTED, State.PURGED):
+            return
+        row.superseded_by = None
+        self._wait_again(row)
+
+    def _wait_again(self, row: Row) -> None:
+        if row.state is State.SUPERSEDED:
+            row.reason = ""
+            labelled = row.example.expected_output is not None
+            row.state = State.UNLABELLED if not labelled else State.READY if row.admitted_at else State.RAW
 
     def release(self, row: Row) -> None:
         """A claimed row waits again, unless a correction overtook it."""

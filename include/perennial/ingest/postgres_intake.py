@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -89,6 +89,18 @@ class PostgresIntake:
         result = self._retried(lambda connection: self._add(connection, batch, offsets, rejected))
         warn_of_eviction(result.evicted)
         return result
+
+    def withdraw(self, ids: Collection[UUID], *, back: Collection[UUID] = ()) -> None:
+        """Take rows back whose sender says now that they are wrong; ``back``: such rows wait again. Unknown ids are passed over.
+
+        What was trained already is not replayed. Raises StoreUnavailable when nothing was done (safe to repeat).
+        """
+
+        def work(connection: Connection) -> None:
+            connection.execute(self._intake["withdraw"], {"ids": list(ids)})
+            connection.execute(self._intake["bring_back"], {"ids": list(back)})
+
+        self._retried(work)
 
     def _retried(self, work: Callable[[Connection], T]) -> T:
         import psycopg

@@ -266,11 +266,10 @@ class MemoryRollouts:
             return ReportResult.ADDED
 
     def _reported_version(self, report: Report) -> str | None:
-        if report.prediction_id is None:
-            known = {row.version for row in self._rows.values() if row.agent == report.agent}
-            return report.version if report.version in known else None
         made = (answer for _, answer in self.answers if answer.prediction_id == report.prediction_id)
-        return next((answer.version for answer in made if answer.agent == report.agent), None)
+        known = {row.version for row in self._rows.values() if row.agent == report.agent}
+        named = report.version if report.version in known else None
+        return next((answer.version for answer in made if answer.agent == report.agent), named)
 
     def reporters(self, agent: str, version: str, *, within: float) -> int:
         """See ``RolloutStore.reporters``."""

@@ -154,7 +154,7 @@ SELECT task || ': ' || label AS name, count(*)::integer AS outcomes, sum(correct
     ORDER BY at DESC LIMIT %(last)s
 ) newest GROUP BY task, label
 -- name: add_report
--- the version is that of the answer, or the one named if it ever was in a rollout of this agent
+-- the version is that of the answer, or the one named if it ever was in a rollout of this agent; both are one where both are known
 INSERT INTO perennial.quality_reports (report_id, agent, version, prediction_id, kind, reporter)
 SELECT %(report_id)s, %(agent)s, named.version, %(prediction_id)s, %(kind)s, %(reporter)s
 FROM (
@@ -162,7 +162,7 @@ FROM (
     WHERE prediction_id = %(prediction_id)s::uuid AND agent = %(agent)s
     UNION
     SELECT version FROM perennial.rollouts
-    WHERE %(prediction_id)s::uuid IS NULL AND agent = %(agent)s AND version = %(version)s::text
+    WHERE agent = %(agent)s AND version = %(version)s::text
 ) named
 ON CONFLICT (report_id) DO NOTHING RETURNING report_id
 -- name: known_report

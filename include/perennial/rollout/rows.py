@@ -159,7 +159,8 @@ class JudgedInput:
 class Report:
     """One user's complaint about an answer, or about a version as a whole. Holds no text; ``reporter`` is a keyed digest.
 
-    Exactly one of ``prediction_id`` and ``version`` names what it is about. The same ``report_id`` counts once.
+    A caller names one of ``prediction_id`` and ``version``; who remembers an answer that is not written down yet adds its version.
+    The same ``report_id`` counts once.
     """
 
     report_id: UUID

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 from uuid import UUID, uuid5
 
 from perennial.client.feedback import worth
@@ -70,11 +70,19 @@ def kept_as_it_is(value: JSON) -> JSON:
     return value
 
 
+class OutcomeSink(ExampleSink, Protocol):
+    """The buffer's door, both ways."""
+
+    def withdraw(self, ids: Collection[UUID], *, back: Collection[UUID] = ()) -> None:
+        """Take examples back that are wrong by now, or let such (``back``) wait again; StoreUnavailable when nothing was done."""
+        ...
+
+
 class Outcomes:
     """Joins what was true to what was answered; durable when it returns, and safe to repeat."""
 
     def __init__(
-        self, store: ServingStore, recorder: Recorder, sink: ExampleSink | None, metrics: Metrics,
+        self, store: ServingStore, recorder: Recorder, sink: OutcomeSink | None, metrics: Metrics,
         clean: Callable[[JSON], JSON] = kept_as_it_is,
     ) -> None:  # fmt: skip
         """``clean``: what of a true answer may stand in the table of outcomes; the example goes through admission like any other."""
@@ -85,7 +93,8 @@ class Outcomes:
         """Write outcomes given as (prediction id, actual). Raises StoreUnavailable when not all could be written:
         repeat the call.
 
-        ``task_of`` knows each task's kind and holdout share. An example keeps one id per prediction, so a repeat adds nothing twice.
+        ``task_of`` knows each task's kind and holdout share. An example keeps one id per prediction
+        and value, so a repeat adds nothing twice; a value that replaces another takes its example back, unless it was trained on.
         """
         results: list[Told | None] = [None] * len(pairs)
         checked: dict[int, tuple[UUID, JSON]] = {}
@@ -112,12 +121,11 @@ class Outcomes:
             # the model's own answer or a label of its owner's, and no stranger's words
             known_answer = actual == item.answer.output or any(agrees(actual, label) for label in task.labels)
             outcomes[index] = outcome if known_answer else replace(outcome, actual=self._clean(actual))
-            example = _labelled(item, actual, task)
+            example = _labelled(item, actual, task, _example_id(identity, outcomes[index].actual))
             if example is not None and self._sink is not None:
                 examples[index] = example
-        news = self._store.tell(list(outcomes.values()))
-        if examples and self._sink is not None:
-            self._sink.add_many(list(examples.values()))
+        examples = _lasting(outcomes, examples)
+        news = self._write(list(outcomes.values()), list(examples.values()))
         for (index, outcome), new in zip(outcomes.items(), news, strict=True):
             word = OutcomeResult.ADDED if new else OutcomeResult.DUPLICATE
             results[index] = Told(result=word, correct=round(outcome.correct, 6), example=index in examples)
@@ -125,6 +133,22 @@ class Outcomes:
         for result in done:
             self._metrics.outcomes.labels(result.result.value).inc()
         return done
+
+    def _write(self, outcomes: Sequence[Outcome], examples: Sequence[Example]) -> list[bool]:
+        if self._sink is not None and outcomes:
+            self._take_back(self._sink, {outcome.prediction_id: outcome.actual for outcome in outcomes})
+        news = self._store.tell(outcomes)
+        if self._sink is not None and examples:
+            self._sink.add_many(examples)
+        return news
+
+    def _take_back(self, sink: OutcomeSink, final: Mapping[UUID, JSON]) -> None:
+        """Before the new values are written, so that the repeat of a call that broke off still finds the old ones."""
+        known = self._store.told(list(final))
+        changed = [identity for identity, actual in final.items() if known.get(identity, actual) != actual]
+        if changed:
+            earlier = [_example_id(identity, known[identity]) for identity in changed]
+            sink.withdraw(earlier, back=[_example_id(identity, final[identity]) for identity in changed])
 
     def _find(self, ids: set[UUID]) -> dict[UUID, Recorded]:
         near = {identity: item for identity in ids if (item := self._recorder.find(identity)) is not None}
@@ -139,7 +163,19 @@ def _outcome(answer: Answered, actual: JSON, kind: TaskKind) -> Outcome:
     )  # fmt: skip
 
 
-def _labelled(item: Recorded, actual: JSON, task: TaskInfo) -> Example | None:
+def _lasting(outcomes: Mapping[int, Outcome], examples: Mapping[int, Example]) -> dict[int, Example]:
+    """Of several values for one answer the last teaches alone."""
+    final = {outcome.prediction_id: outcome.actual for outcome in outcomes.values()}
+    lasts = {index for index, outcome in outcomes.items() if outcome.actual == final[outcome.prediction_id]}
+    return {index: example for index, example in examples.items() if index in lasts}
+
+
+def _example_id(prediction_id: UUID, actual: JSON) -> UUID:
+    """Of the value as it stands in the table of outcomes, so that it is found again when another value replaces it."""
+    return uuid5(_NAMESPACE, f"{prediction_id} {json.dumps(actual, sort_keys=True)}")
+
+
+def _labelled(item: Recorded, actual: JSON, task: TaskInfo, example_id: UUID) -> Example | None:
     """What teaches something, and of the inputs in the holdout's share everything: kept only where the model was wrong, they would
     make every candidate look better than its champion.
     """
@@ -154,7 +190,7 @@ def _labelled(item: Recorded, actual: JSON, task: TaskInfo) -> Example | None:
         agent=answer.agent, task=answer.task, input_text=item.text, expected_output=actual,
         predicted_output=answer.output, uncertainty=value.uncertainty, importance=value.importance,
         source=Source.GATEWAY if value.kept else Source.SAMPLE, source_id="gateway",
-        example_id=uuid5(_NAMESPACE, f"{answer.prediction_id} {json.dumps(actual, sort_keys=True)}"),
+        example_id=example_id,
     )  # fmt: skip
 
 

@@ -81,10 +81,11 @@ class Served:
 
     @property
     def weight(self) -> float:
-        """The candidate's share; nothing goes to a candidate that is not loaded, everything when it is alone."""
+        """The candidate's share; nothing goes to a candidate that is not loaded, everything to a first version. A
+        champion that is not loaded gives away none of its keys: nobody may have judged the candidate yet."""
         if self.candidate is None:
             return 0.0
-        return self.row.weight if self.champion is not None else 1.0
+        return self.row.weight if self.row.champion is not None else 1.0
 
     @property
     def error(self) -> str | None:
@@ -121,7 +122,8 @@ class Gateway:
         self._orders, self._carry_out = orders or Orders(), carry_out
         self._carry_again: dict[str, float] = {}  # when an agent's order that failed is tried again
         self._served: Mapping[str, Served] = {}
-        self._wanted: list[Wanted] = []
+        self._wanted: list[Wanted] | None = None  # until the store was read
+        self._looked = False  # whether what is served follows what was read
         self._models: dict[tuple[str, str], LoadedModel] = {}
         self._loading: dict[tuple[str, str], Future[LoadedModel]] = {}
         self._failed: dict[tuple[str, str], tuple[LoadFailure, float]] = {}
@@ -166,11 +168,9 @@ class Gateway:
         """Answer each input, in order. One key meets one arm; without a key each text is its own.
 
         A candidate that fails is recorded and the champion answers instead. Raises UnknownAgent, InvalidExample (task,
-        inputs), NotServing when no model is loaded, ModelFailed when the champion fails.
+        inputs), NotServing when no model is loaded or the store was not read yet, ModelFailed when the champion fails.
         """
-        served = self._served.get(agent)
-        if served is None:
-            raise UnknownAgent(agent, list(self._served))
+        served = self._known(agent)
         info = _task(served, task)
         for text in inputs:
             text_of(text, "inputs", info.max_length)
@@ -183,9 +183,19 @@ class Gateway:
             answers.update(zip(places, found, strict=True))
         return [answers[index] for index in range(len(inputs))]
 
+    def _known(self, agent: str) -> Served:
+        looked, served = self._looked, self._served.get(agent)  # in this order: who looked has filled what is served
+        if served is not None:
+            return served
+        if not looked:
+            raise NotServing("the gateway has not read yet what it serves; ask again, and see that PostgreSQL is there")
+        raise UnknownAgent(agent, list(self._served))
+
     def _ask(self, served: Served, arm: Arm, task: str, texts: Sequence[str]) -> list[Answer]:
         model = served.candidate if arm is Arm.CANDIDATE else served.champion
-        if model is None or (task not in model.predictors and arm is Arm.CHAMPION):
+        # a task that neither knows is no failure of the candidate; one that the champion knows is
+        knows = any(one is not None and task in one.predictors for one in (model, served.champion))
+        if model is None or not knows:
             what = f" ({served.error})" if served.error else ""
             raise NotServing(f"{served.row.agent} has no model that answers {task} yet{what}; see /v1/agents")
         began = time.perf_counter()
@@ -267,12 +277,14 @@ class Gateway:
             for key, future in list(self._loading.items()):
                 if future.done():
                     self._take(key, self._loading.pop(key))
-            wanted = [self._with_order(item) for item in self._wanted]
+            read = self._wanted
+            wanted = [self._with_order(item) for item in read or ()]
             for item in wanted:
                 self._load_missing(item.row)
             before = self._served
             after = {item.row.agent: self._snapshot(item, before.get(item.row.agent)) for item in wanted}
             self._served = after
+            self._looked = read is not None
             self._forget(after)
             changed = [agent for agent, served in after.items() if served != before.get(agent)]
             for agent in changed:
@@ -368,11 +380,9 @@ class Gateway:
 
         It reaches this process alone. The order is kept (on disk when there is room, see ``order_is_kept``) and carried out for
         the whole fleet when the store is back, unless somebody changed the serving row meanwhile. Asked again while it holds, it
-        answers the same. NotServing without a hot predecessor.
+        answers the same. NotServing without a hot predecessor, and before the store was read.
         """
-        served = self._served.get(agent)
-        if served is None:
-            raise UnknownAgent(agent, list(self._served))
+        served = self._known(agent)
         order = self._orders.get(agent)
         if order is not None and order.version == _version(served.champion):
             self._orders.put(order)  # it may not be on disk yet
@@ -389,6 +399,10 @@ class Gateway:
         """Whether the rollback that was ordered here is on disk, and outlives a restart."""
         return self._orders.kept(agent)
 
+    def orders_not_read(self) -> list[str]:
+        """Names of files in which there may be rollbacks that this process could not read."""
+        return [path.name for path in self._orders.unread()]
+
     def _with_order(self, item: Wanted) -> Wanted:
         order = self._orders.get(item.row.agent)
         if order is None or order.version == item.row.champion:
@@ -398,7 +412,7 @@ class Gateway:
 
     def _follow_orders(self) -> None:
         for order in self._orders.all():
-            row = next((item.row for item in self._wanted if item.row.agent == order.agent), None)
+            row = next((item.row for item in self._wanted or () if item.row.agent == order.agent), None)
             if row is None or row.epoch != order.epoch or row.champion == order.version:
                 logger.warning("the rollback of %s to %s is overtaken by a newer change", order.agent, order.version)
                 self._orders.drop(order.agent)
@@ -449,8 +463,9 @@ class Gateway:
 def _arm(served: Served, task: str, key: str) -> Arm:
     arm = arm_for(key, served.row.agent, served.weight)
     if arm is Arm.CHAMPION and served.candidate is not None and task in served.candidate.predictors:
-        knows = served.champion is not None and task in served.champion.predictors
-        return Arm.CHAMPION if knows else Arm.CANDIDATE  # a task that is new: only the candidate can answer
+        # a task that is new: only the candidate can answer. What its predecessor lacks, the wanted champion may know
+        lacks = served.champion is None or task not in served.champion.predictors
+        return Arm.CANDIDATE if lacks and _version(served.champion) == served.row.champion else Arm.CHAMPION
     return arm
 
 

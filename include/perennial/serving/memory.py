@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from perennial.domain.words import JSON
 from perennial.errors import StoreUnavailable
 from perennial.rollout.memory import MemoryRollouts
 from perennial.rollout.rows import GatewayRow, Outcome, RecentInput
@@ -56,6 +57,12 @@ class MemoryServing:
         """See ``ServingStore.answered``."""
         self._reach()
         return {identity: self.recorded[identity] for identity in ids if identity in self.recorded}
+
+    def told(self, ids: Sequence[UUID]) -> dict[UUID, JSON]:
+        """See ``ServingStore.told``."""
+        self._reach()
+        known = self._rollouts.outcomes
+        return {identity: known[identity][1].actual for identity in ids if identity in known}
 
     def tell(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """See ``ServingStore.tell``."""

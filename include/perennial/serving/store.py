@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-from perennial.domain.words import Arm, TaskKind
+from perennial.domain.words import JSON, Arm, TaskKind
 from perennial.rollout.rows import Answered, GatewayRow, Outcome, ServingRow
 from perennial.storage.database import Database
 from perennial.storage.queries import load
@@ -64,6 +64,10 @@ class ServingStore(Protocol):
         """Recorded answers by id; those that are not known are left out."""
         ...
 
+    def told(self, ids: Sequence[UUID]) -> dict[UUID, JSON]:
+        """What is known to be true, by prediction id."""
+        ...
+
     def tell(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """Write what was true, all or nothing; False where exactly this is known. A different value replaces the
         earlier."""
@@ -117,6 +121,12 @@ class PostgresServing:
             answer = Answered(**{**row, "arm": Arm(row["arm"]), "input_digest": bytes(row["input_digest"])})
             found[answer.prediction_id] = Recorded(answer=answer, text=text)
         return found
+
+    def told(self, ids: Sequence[UUID]) -> dict[UUID, JSON]:
+        """See ``ServingStore.told``."""
+        with self._database.connection() as connection:
+            rows = connection.execute(self._sql["known_outcomes"], {"ids": list(ids)}).fetchall()
+        return {row["prediction_id"]: row["actual"] for row in rows}
 
     def tell(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """See ``ServingStore.tell``."""

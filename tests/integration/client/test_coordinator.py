@@ -89,6 +89,7 @@ def test_an_example_comes_back_unchanged(buffer: PostgresBuffer, database: Urls)
         ("topic", {"label": "Sports "}, {"label": "sports"}, 0.95, None), ("topic", {"label": "a"}, {"label": "b"}, 0.95, 1.0),
         ("topic", " SPORTS", "sports", 0.95, None), ("unheard_of", "a", "b", 0.95, 1.0), ("quality", 0.9, 0.1, 0.95, 0.8),
         ("quality", 0.5, 0.45, 0.95, None), ("topic", "a", None, 0.39, 0.61), ("topic", "a", None, 0.41, None),
+        ("quality", "0.70", "0.7", 0.95, None), ("quality", "0.9", 0.1, 0.95, 0.8), ("quality", 0.9, "0.1", 0.95, 0.8),
     ],
 )  # fmt: skip
 def test_feedback_is_kept_when_it_teaches(

@@ -413,6 +413,12 @@ def test_reports_count_people_and_each_report_once(stores: tuple[RolloutStore, S
     assert rollouts.reporters("scout", "1.0.0", within=60.0) == 2
     assert rollouts.reporters("scout", "1.0.0", within=0.0) == 0
     assert rollouts.reporters("scout", "1.0.1", within=60.0) == 0
+    early = report(b"dee", prediction_id=uuid4(), version="1.0.0")  # its answer is not written down yet
+    late = report(b"dee", prediction_id=answer.prediction_id, version="1.0.0")  # and this one is by now
+    assert [rollouts.report(one) for one in (early, early, late)] == [
+        ReportResult.ADDED, ReportResult.DUPLICATE, ReportResult.ADDED
+    ]  # fmt: skip
+    assert rollouts.reporters("scout", "1.0.0", within=60.0) == 3
     for unknown in (
         report(b"cy", version="9.9.9"), report(b"cy", prediction_id=uuid4()),
         replace(report(b"cy", version="1.0.0"), agent="analyst"),

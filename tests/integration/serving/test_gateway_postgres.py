@@ -36,7 +36,7 @@ def _client(deployment: Deployment) -> TestClient:
         gateway=deployment.gateway, metrics=deployment.metrics, roll_back=lambda agent, **_: {"agent": agent},
         outcomes=Outcomes(deployment.store, deployment.recorder, deployment.buffer, deployment.metrics),
         intake=Intake(deployment.buffer, Door(deployment.buffer)),
-        reports=Reports(deployment.rollouts.report, key=b"test"),
+        reports=Reports(deployment.rollouts.report, deployment.recorder.find, key=b"test"),
     )  # fmt: skip
     return TestClient(create_app(services), base_url="http://127.0.0.1")
 
@@ -80,6 +80,27 @@ def test_traffic_outcomes_and_unsure_answers_reach_the_tables(deployment: Deploy
             "SELECT state::text, source, count(*) FROM perennial.examples WHERE task = 'quality' GROUP BY 1, 2"
         ).fetchall()
     assert rows == [("unlabelled", "gateway", 1)]  # one input, once
+
+
+@pytest.mark.req("J27", "D10")
+def test_an_outcome_that_is_told_anew_takes_its_earlier_label_back(deployment: Deployment) -> None:
+    deployment.champion("1.0.0", topic=Fixed("world"), quality=Fixed(0.5, 0.2))
+    _until(lambda: deployment.served() == "1.0.0")
+    with _client(deployment) as client:
+        for task, values in (("topic", ("sports", "culture", "sports")), ("quality", (1, 0.0, 1.0))):
+            body = {"agent": "scout", "task": task, "inputs": ["hello there"]}
+            answer = client.post("/v1/predict", json=body).json()["predictions"][0]
+            for actual in values:
+                told = client.post("/v1/outcomes", json={"prediction_id": answer["prediction_id"], "actual": actual})
+                assert told.json()["added"] == 1
+    with psycopg.connect(deployment.database.app) as connection:
+        rows = connection.execute(
+            "SELECT task, state::text, expected_output FROM perennial.examples WHERE label_digest <> '' ORDER BY id"
+        ).fetchall()
+    assert rows == [
+        ("topic", "raw", "sports"), ("topic", "superseded", "culture"),
+        ("quality", "superseded", 1), ("quality", "superseded", 0.0), ("quality", "raw", 1.0),
+    ]  # fmt: skip
 
 
 @pytest.mark.req("J49")

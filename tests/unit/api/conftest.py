@@ -81,7 +81,7 @@ def plane_of(root: Path, *, faults: bool = False, limits: Limits | None = None) 
     services = Services(
         gateway=world.gateway, metrics=world.metrics, roll_back=roll_back,
         outcomes=Outcomes(world.store, world.recorder, buffer, world.metrics), intake=Intake(buffer, Door(buffer)),
-        reports=Reports(world.rollouts.report, key=b"test"), limits=limits or Limits(),
+        reports=Reports(world.rollouts.report, world.recorder.find, key=b"test"), limits=limits or Limits(),
     )  # fmt: skip
     client = TestClient(create_app(services), base_url="http://127.0.0.1")
     return Plane(world=world, buffer=buffer, client=client, services=services, rolled_back=ordered)

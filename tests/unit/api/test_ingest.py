@@ -93,6 +93,34 @@ def test_feedback_is_worth_what_the_client_says(
         assert rows[0].expected_output == stored
 
 
+@pytest.mark.req("J26", "J27")
+@pytest.mark.parametrize(
+    ("predicted", "actual", "importance"),
+    [("0.70", "0.70", None), ("0.70", 0.7, None), (0.7, "0.70", None), ("0.9", "0.1", 0.8), ("0.9", 0.1, 0.8)],
+)  # fmt: skip
+def test_scores_that_come_as_texts_are_compared_as_numbers(
+    plane: Plane, predicted: Any, actual: Any, importance: float | None
+) -> None:
+    body = {
+        "agent": "scout", "task": "quality", "text": "t", "predicted_output": predicted, "actual_output": actual,
+        "confidence": 0.95,
+    }  # fmt: skip
+    answer = plane.post("/v1/feedback", body)
+    assert answer.json()["results"][0]["status"] == ("not_kept" if importance is None else "added")
+    kept = [(row.importance, row.predicted_output, row.expected_output) for row in plane.stored]
+    assert kept == ([] if importance is None else [(importance, 0.9, 0.1)])
+
+
+def test_feedback_with_a_score_that_is_no_number_names_its_field(plane: Plane) -> None:
+    body = {"agent": "scout", "task": "quality", "text": "t", "actual_output": 0.5, "confidence": 0.95}
+    for wrong, field in (
+        ({"predicted_output": "nan"}, "predicted_output"),
+        ({"predicted_output": 0.5, "actual_output": "nan"}, "actual_output"),
+    ):
+        answer = plane.post("/v1/feedback", {**body, **wrong})
+        assert (answer.status_code, answer.json()["results"][0]["field"]) == (422, field)
+
+
 @pytest.mark.req("J29", "J30", "J104")
 def test_a_correction_is_urgent_by_default(plane: Plane) -> None:
     body = {

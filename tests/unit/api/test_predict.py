@@ -56,11 +56,43 @@ def test_outcomes_come_back_as_examples(plane: Plane) -> None:
     assert [row.expected_output for row in rows] == ["world"]
 
 
+@pytest.mark.req("J27", "D10")
+@pytest.mark.parametrize("then", ["world", "culture"])
+def test_a_label_that_an_outcome_took_back_is_not_trained_on(plane: Plane, then: str) -> None:
+    plane.world.champion("1.0.0", topic=Fixed("world"), quality=Fixed(0.7))
+    body = {"agent": "scout", "task": "topic", "inputs": ["hello there"]}
+    (answer,) = plane.post("/v1/predict", body).json()["predictions"]
+    for actual in ("sports", then):
+        told = plane.post("/v1/outcomes", {"prediction_id": answer["prediction_id"], "actual": actual})
+        assert told.json()["added"] == 1
+    waiting = [row.example.expected_output for row in plane.buffer.state.of("scout") if row.waiting]
+    assert waiting == ([then] if then != "world" else [])
+
+
 def test_before_the_first_champion_callers_are_told_to_wait(plane: Plane) -> None:
     plane.world.settle()
     answer = plane.post("/v1/predict", {"agent": "scout", "task": "topic", "inputs": ["a"]})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert plane.post("/v1/predict", {"agent": "nobody", "task": "topic", "inputs": ["a"]}).status_code == 404
+
+
+@pytest.mark.req("K40")
+def test_before_its_first_look_at_the_store_a_gateway_says_that_it_does_not_know_yet(plane: Plane) -> None:
+    body = {"agent": "scout", "task": "topic", "inputs": ["a"]}
+    plane.world.store.away = True
+    for path in ("/v1/predict", "/v1/rollback"):
+        answer = plane.post(path, body)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert "not read yet" in answer.json()["error"]
+    plane.world.gateway.refresh()
+    assert plane.post("/v1/predict", body).status_code == 503
+    plane.world.store.away = False
+    plane.world.champion("1.0.0")
+    plane.world.store.away = True
+    plane.world.gateway.refresh()
+    assert plane.post("/v1/predict", body).status_code == 200
+    assert plane.post("/v1/predict", {**body, "agent": "nobody"}).status_code == 404
+    assert plane.post("/v1/rollback", {**body, "agent": "nobody"}).status_code == 404
 
 
 def test_a_model_that_fails_is_a_503_without_a_text(plane: Plane) -> None:
@@ -127,6 +159,20 @@ def test_a_rollback_that_a_restart_would_forget_says_so(plane: Plane, monkeypatc
     assert (here.status_code, here.json()["to"]) == (202, "1.0.0")
     assert "a restart forgets it" in here.json()["note"]
     assert "restart" not in plane.post("/v1/rollback", {"agent": "scout"}).json()["note"]
+
+
+def test_rollbacks_that_could_not_be_read_are_said_until_somebody_looked(tmp_path: Path) -> None:
+    (tmp_path / "orders.json").write_text("")
+    plane = plane_of(tmp_path)
+    with plane.client:
+        plane.world.champion("1.0.0")
+        (aside,) = tmp_path.glob("orders.json.unread-*")
+        assert plane.client.get("/healthz").json() == {"status": "degraded", "store": "up"}
+        assert plane.client.get("/v1/agents").json()["rollbacks_not_read"] == [aside.name]
+        aside.unlink()
+        assert plane.client.get("/healthz").json() == {"status": "ok", "store": "up"}
+        assert plane.client.get("/v1/agents").json()["rollbacks_not_read"] == []
+    plane.world.close()
 
 
 def test_faults_are_for_drills_alone(plane: Plane) -> None:

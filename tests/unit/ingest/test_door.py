@@ -71,6 +71,8 @@ def test_scores_sent_as_strings_become_numbers_and_labels_do_not() -> None:
     door = Door(Fleet())
     assert door.check_record(record(task="quality", label="0.75")).expected_output == 0.75
     assert door.check_record(record(label="7")).expected_output == "7"
+    own = door.check_record(record(task="quality", label="0.70", predicted_output="0.7"))
+    assert own.predicted_output == own.expected_output == 0.7  # so that it is seen to be the model's own answer
 
 
 @pytest.mark.req("J10")
@@ -91,6 +93,18 @@ def test_the_fleet_is_remembered_and_asked_again_for_a_stranger() -> None:
         door.check_record(record(agent="critic"))
     fleet.known["critic"] = {}
     assert door.check_record(record(agent="critic")).agent == "critic"
+
+
+def test_many_records_of_a_stranger_cost_few_looks_at_the_fleet() -> None:
+    fleet, at = Fleet(), [100.0]
+    door = Door(fleet, max_age=1000, clock=lambda: at[0])
+    for number in range(5000):
+        with pytest.raises(UnknownAgent):
+            door.check_record(record(agent=f"critic{number % 3}"))
+    assert fleet.asked <= 3
+    fleet.known["critic0"] = {}  # it joined while strangers were asked for
+    at[0] += 1.0
+    assert door.check_record(record(agent="critic0")).agent == "critic0"
 
 
 @pytest.mark.parametrize(

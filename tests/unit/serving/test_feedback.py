@@ -105,6 +105,64 @@ def test_a_repeat_adds_nothing_and_a_change_replaces(world: World) -> None:
     assert (stats.outcomes, stats.correct_sum) == (1, 1.0)
 
 
+@pytest.mark.req("D10", "J27")
+def test_a_value_that_is_replaced_teaches_no_more(world: World) -> None:
+    world.champion("1.0.0", topic=Fixed("world"))
+    identity = _ask(world)
+    labels = lambda: [example.expected_output for example in world.sink.waiting]  # noqa: E731
+    for actual, left in (
+        ("sports", ["sports"]),
+        ("culture", ["culture"]),
+        ("sports", ["sports"]),
+        ("world", []),  # the model was right: nothing to learn, and nothing wrong either
+        ("sports", ["sports"]),
+    ):
+        assert _tell(world, (identity, actual))[0].result is OutcomeResult.ADDED
+        assert labels() == left
+    assert _tell(world, (identity, "sports"))[0].result is OutcomeResult.DUPLICATE
+    assert labels() == ["sports"]
+
+
+@pytest.mark.req("D10", "J27")
+def test_of_several_values_in_one_call_the_last_teaches(world: World) -> None:
+    world.champion("1.0.0", topic=Fixed("world"))
+    identity = _ask(world)
+    told = _tell(world, (identity, "sports"), (identity, "culture"))
+    assert [(one.result, one.example) for one in told] == [(OutcomeResult.ADDED, False), (OutcomeResult.ADDED, True)]
+    assert [example.expected_output for example in world.sink.examples.values()] == ["culture"]
+
+
+@pytest.mark.req("D10")
+@pytest.mark.parametrize("lost", ["the sink at first", "the store", "the sink at last"])
+def test_a_replacement_that_broke_off_is_made_up_by_a_repeat(world: World, lost: str) -> None:
+    world.champion("1.0.0", topic=Fixed("world"))
+    identity = _ask(world)
+    _tell(world, (identity, "sports"))
+    add_many, tell = world.sink.add_many, world.store.tell
+
+    def away(*_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    world.sink.away = lost == "the sink at first"
+    world.sink.add_many = away if lost == "the sink at last" else add_many  # type: ignore[method-assign]
+    world.store.tell = away if lost == "the store" else tell  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable):
+        _tell(world, (identity, "culture"))
+    world.sink.away, world.sink.add_many, world.store.tell = False, add_many, tell  # type: ignore[method-assign]
+    _tell(world, (identity, "culture"))
+    assert [example.expected_output for example in world.sink.waiting] == ["culture"]
+    assert [outcome.actual for _, outcome in world.rollouts.outcomes.values()] == ["culture"]
+
+
+def test_a_value_that_was_cleaned_is_known_again(world: World) -> None:
+    world.champion("1.0.0", topic=Fixed("world"))
+    identity = _ask(world)
+    outcomes = Outcomes(world.store, world.recorder, world.sink, world.metrics, lambda _: "[removed]")
+    outcomes.tell([(identity, "Ana Petrova")], world.gateway.task_of)
+    outcomes.tell([(identity, "world")], world.gateway.task_of)
+    assert not world.sink.waiting
+
+
 def test_an_outcome_finds_answers_of_another_process(world: World) -> None:
     world.champion("1.0.0")
     identity = _ask(world)

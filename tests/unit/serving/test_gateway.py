@@ -21,7 +21,7 @@ from perennial.serving.errors import ModelFailed, NotServing
 from perennial.serving.gateway import RETRY_REFUSED_SECONDS
 from perennial.serving.orders import Order, Orders
 from perennial.serving.router import share
-from tests.unit.serving.world import PLAN, Fixed, World, in_threads
+from tests.unit.serving.world import PLAN, Fixed, World, in_threads, settle
 
 
 def _beat(world: World) -> GatewayRow:
@@ -167,6 +167,74 @@ def test_a_tampered_champion_leaves_the_former_one_serving(world: World) -> None
     again.close()
 
 
+@pytest.mark.req("K37", "J49")
+@pytest.mark.parametrize("champion", ["slow", "tampered", "away"])
+def test_a_restart_gives_an_unjudged_candidate_no_key_while_its_champion_is_not_there(
+    world: World, champion: str
+) -> None:
+    """The two load side by side, and the champion may be the later one, or be refused."""
+    world.champion("1.0.0", topic=Fixed("sports"))
+    world.candidate("1.0.1", topic=Fixed("world"))
+    if champion == "slow":
+        world.shelf.seconds["1.0.0"] = 1.0
+    else:
+        getattr(world.shelf, champion).add("1.0.0")
+    again = world.restarted()
+    again.refresh()
+    deadline = time.monotonic() + 5
+    while again.agents()["scout"]["candidate"] is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+        again.refresh()
+    assert again.agents()["scout"]["candidate"] == "1.0.1"
+    for number in range(50):
+        with pytest.raises(NotServing, match="no model"):
+            again.predict("scout", "topic", ["t"], key=f"k{number}")
+    assert (_beat(world).candidate, _beat(world).weight) == ("1.0.1", 0.0)
+    again.stop()
+
+
+@pytest.mark.req("K37")
+def test_a_restart_keeps_the_share_of_a_canary_whose_champion_is_not_there(world: World) -> None:
+    world.champion("1.0.0", topic=Fixed("sports"))
+    world.candidate("1.0.1", weight=0.25, topic=Fixed("world"))
+    world.shelf.away.add("1.0.0")
+    again = world.restarted()
+    settle(again)
+    met: Counter[str] = Counter()
+    for number in range(400):
+        try:
+            met[again.predict("scout", "topic", ["t"], key=f"u{number}")[0].version] += 1
+        except NotServing:
+            met["503"] += 1
+    assert abs(met["1.0.1"] / 400 - 0.25) < 0.07
+    assert met["503"] == 400 - met["1.0.1"]
+    again.stop()
+
+
+@pytest.mark.req("K37")
+def test_a_task_that_the_wanted_champion_may_know_is_not_taken_for_new(world: World) -> None:
+    """Its predecessor answers for it meanwhile and does not know the task: that makes no candidate fit to answer."""
+    world.champion("1.0.0", topic=Fixed("sports"))
+    world.champion("1.0.1")
+    world.candidate("1.0.2")
+    world.shelf.away.add("1.0.1")
+    again = world.restarted()
+    settle(again)
+    assert again.predict("scout", "topic", ["t"])[0].version == "1.0.0"
+    with pytest.raises(NotServing, match="quality"):
+        again.predict("scout", "quality", ["t"])
+    again.stop()
+
+
+def test_a_first_version_and_a_task_that_is_new_are_answered_by_the_candidate(world: World) -> None:
+    world.candidate("1.0.0", topic=Fixed("sports"))
+    assert world.gateway.predict("scout", "topic", ["t"])[0].version == "1.0.0"
+    world.champion("1.0.1", topic=Fixed("sports"))
+    world.candidate("1.0.2")
+    assert world.gateway.predict("scout", "topic", ["t"])[0].version == "1.0.1"
+    assert world.gateway.predict("scout", "quality", ["t"])[0].version == "1.0.2"
+
+
 @pytest.mark.req("J95")
 @pytest.mark.parametrize(
     "broken", [Fixed(None), Fixed(float("nan")), Fixed("sports", 7.0), Fixed("sports", float("nan"))]
@@ -198,6 +266,39 @@ def test_a_failing_candidate_is_recorded_and_the_champion_answers(world: World) 
     stats = world.rollouts.stats("scout", "1.0.1", since=None)
     assert stats.errors == stats.answers == stats.trailing_errors > 20
     assert world.rollouts.stats("scout", "1.0.0", since=None).errors == 0
+
+
+@pytest.mark.req("K40")
+def test_a_task_that_no_version_knows_is_nobodys_failure(world: World) -> None:
+    """A fleet file may name a task before any model learned it; who asks for it takes no sound candidate down."""
+    world.champion("1.0.0", topic=Fixed("sports"))
+    world.candidate("1.0.1", weight=0.25, topic=Fixed("sports"))
+    for number in range(100):
+        with pytest.raises(NotServing, match="quality"):
+            world.gateway.predict("scout", "quality", ["t"], key=f"k{number}")
+    world.recorder.flush()
+    assert not world.rollouts.answers
+
+
+@pytest.mark.req("K40")
+def test_a_task_that_a_first_version_had_no_rows_for_is_not_its_failure(world: World) -> None:
+    world.candidate("1.0.0", topic=Fixed("sports"))
+    for number in range(10):
+        with pytest.raises(NotServing, match="quality"):
+            world.gateway.predict("scout", "quality", ["t"], key=f"k{number}")
+    world.recorder.flush()
+    assert not world.rollouts.answers
+
+
+@pytest.mark.req("K40")
+def test_a_candidate_that_lost_a_task_of_its_champion_failed(world: World) -> None:
+    world.champion("1.0.0")
+    world.candidate("1.0.1", weight=0.5, topic=Fixed("sports"))
+    found = world.gateway.predict("scout", "quality", [f"t{n}" for n in range(100)])
+    assert {answer.version for answer in found} == {"1.0.0"}
+    world.recorder.flush()
+    stats = world.rollouts.stats("scout", "1.0.1", since=None)
+    assert stats.errors == stats.answers > 20
 
 
 def test_a_failing_champion_is_an_error_that_is_recorded(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,7 @@ class Sink:
 
     def __init__(self) -> None:
         self.examples: dict[Any, Example] = {}
+        self.withdrawn: set[Any] = set()
         self.calls = 0
         self.away = False
 
@@ -104,6 +105,15 @@ class Sink:
         self.calls += 1
         for example in examples:
             self.examples.setdefault(example.example_id, example)
+
+    def withdraw(self, ids: Collection[Any], *, back: Collection[Any] = ()) -> None:
+        if self.away:
+            raise StoreUnavailable("the buffer is away")
+        self.withdrawn = (self.withdrawn | set(ids)) - set(back)
+
+    @property
+    def waiting(self) -> list[Example]:
+        return [example for identity, example in self.examples.items() if identity not in self.withdrawn]
 
 
 class World:
@@ -139,16 +149,28 @@ class World:
         self.settle()
         return row.id
 
+    def restarted(self) -> Gateway:
+        """A process that starts now, over the same store and shelf; it has not looked at them yet."""
+        return Gateway(
+            store=self.store, source=self.shelf, loader=self.shelf, recorder=self.recorder, metrics=self.metrics,
+            instance="g1",
+        )  # fmt: skip
+
     def settle(self, seconds: float = 10.0) -> None:
-        deadline = time.monotonic() + seconds
-        self.gateway.refresh()
-        while self.gateway._loading and time.monotonic() < deadline:
-            time.sleep(0.002)
-            self.gateway.refresh()
+        settle(self.gateway, seconds)
 
     def close(self) -> None:
         self.gateway.stop()
         self.recorder.stop(1.0)
+
+
+def settle(gateway: Gateway, seconds: float = 10.0) -> None:
+    """Refresh until nothing loads."""
+    deadline = time.monotonic() + seconds
+    gateway.refresh()
+    while gateway._loading and time.monotonic() < deadline:
+        time.sleep(0.002)
+        gateway.refresh()
 
 
 def in_threads(count: int, work: Callable[[int], None]) -> None:
