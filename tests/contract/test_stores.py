@@ -342,6 +342,30 @@ def test_what_its_sender_takes_back_trains_no_more_and_may_come_again(store: Sto
     assert [one.example_id for one in store.buffer.replay_candidates("scout", TASK, 10, 1)] == [trained.example_id]
 
 
+def test_what_its_sender_took_back_waits_again_when_somebody_says_it_again(store: Store) -> None:
+    one, two, other = row("Rates fell.", "bad"), row("Oil rose.", "bad"), row("Rates fell.", "bad")
+    store.buffer.add_many([one, two])
+    store.admit()
+    store.buffer.withdraw([one.example_id, two.example_id])
+    result = store.buffer.add_many([other, *[row(f"filler {n}") for n in range(20)]])
+    assert (result.added, result.duplicates, result.ids[0]) == (20, 1, one.example_id)
+    assert [store.state(each) for each in (one, two)] == ["ready", "superseded"]
+
+
+def test_what_was_taken_back_before_its_task_had_a_name_stays_so(store: Store) -> None:
+    before = row("Rates fell.", "bad", task="mood")
+    store.buffer.add(before)
+    store.buffer.withdraw([before.example_id])
+    known = record()
+    known["tasks"][0]["aliases"] = ["mood"]
+    store.buffer.sync_agents([known])
+    store.admit()
+    assert store.rows()[str(before.example_id)] == ("superseded", before.example_id)
+    store.buffer.withdraw([], back=[before.example_id])
+    store.admit()
+    assert store.state(before) == "ready"
+
+
 def test_what_is_taken_back_in_a_training_waits_no_more_after_it(store: Store) -> None:
     one = row("Rates fell.", "bad")
     store.buffer.add(one)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
-from datetime import timedelta
 from typing import Any
 
 from perennial.domain.model import Predictor
@@ -18,7 +17,7 @@ from perennial.flows.live_evidence import beside, refused_by_gateway
 from perennial.flows.permission import require_served_permission
 from perennial.flows.ports import Ports
 from perennial.registry.rows import Alias
-from perennial.rollout.freeze import frozen, windows_of
+from perennial.rollout.freeze import frozen, frozen_lately, windows_of
 from perennial.rollout.machine import Plan
 from perennial.rollout.rows import RolloutRow
 from perennial.rollout.shadow import compare
@@ -212,18 +211,22 @@ def assess(ports: Ports, row: RolloutRow, *, patient: bool = False) -> RolloutVe
 def _frozen_lately(ports: Ports, row: RolloutRow) -> bool:
     if row.parked is not Parked.FREEZE:
         return False
-    return any(freeze_of(ports, row.agent, ago=ago) is not None for ago in (0.0, row.plan.max_hold_seconds))
+    try:
+        windows = windows_of(ports.fleet().agent(row.agent).freeze, ports.settings.freeze)
+        return frozen_lately(windows, ports.rollouts.now(), row.plan.max_hold_seconds)
+    except (NotConfigured, ValueError):
+        return True  # it waits still, as `freeze_of` says: nothing may be promoted
 
 
-def freeze_of(ports: Ports, agent: str, *, ago: float = 0.0) -> str | None:
-    """Why nothing of this agent may be promoted now, or might be ``ago`` seconds ago, by the store's clock; None when it may.
+def freeze_of(ports: Ports, agent: str) -> str | None:
+    """Why nothing of this agent may be promoted now by the store's clock; None when it may.
 
     Read anew at every step, since a freeze is declared when it is needed and never frozen into a plan. Windows that cannot be read
     keep everything as it is.
     """
     try:
         windows = windows_of(ports.fleet().agent(agent).freeze, ports.settings.freeze)
-        return frozen(windows, ports.rollouts.now() - timedelta(seconds=ago)) if windows else None
+        return frozen(windows, ports.rollouts.now()) if windows else None
     except NotConfigured as error:
         return f"whether {agent} is frozen cannot be read: {error}"
     except ValueError as error:  # the agent's own windows were checked when its file was read

@@ -91,8 +91,9 @@ WITH known AS (
 UPDATE perennial.examples e SET task = j.task,
     input_digest = CASE WHEN j.repeats THEN e.input_digest ELSE j.input_digest END,
     content_digest = CASE WHEN j.repeats THEN e.content_digest ELSE j.content_digest END,
-    superseded_by = j.twin, reason = CASE WHEN j.repeats THEN 'duplicate' ELSE '' END,
-    state = CASE WHEN j.repeats THEN 'superseded' WHEN e.label_digest = '' THEN 'unlabelled' ELSE 'raw' END::perennial.example_state
+    superseded_by = coalesce(j.twin, e.superseded_by),  -- one that its sender took back meanwhile stays so
+    reason = CASE WHEN j.repeats THEN 'duplicate' WHEN e.superseded_by IS NOT NULL THEN 'corrected' ELSE '' END,
+    state = CASE WHEN j.repeats OR e.superseded_by IS NOT NULL THEN 'superseded' WHEN e.label_digest = '' THEN 'unlabelled' ELSE 'raw' END::perennial.example_state
 FROM judged j WHERE e.example_id = j.example_id
 RETURNING e.example_id
 -- name: stale_waiting

@@ -144,6 +144,8 @@ class MemoryBuffer(MemoryOrigins):
         )
         for row in self.state.rows:
             if row.example.example_id == example.example_id or row.content_digest == content:
+                if row.superseded_by == row.example.example_id:
+                    self.state.bring_back(row)  # somebody says again what its sender took back
                 return row.example.example_id, None
         overtaken = latest is not None and not correction and known
         labelled = example.expected_output is not None
@@ -501,7 +503,9 @@ class MemoryAdmission:
             return
         row.input_digest, row.content_digest = digest_of(row.example, task), content
         row.state, row.reason = State.RAW if row.example.expected_output is not None else State.UNLABELLED, ""
-        if row.correction:
+        if row.superseded_by is not None:  # its sender took it back meanwhile
+            row.state, row.reason = State.SUPERSEDED, "corrected"
+        elif row.correction:
             self._state.supersede(row)
 
     def release(self, agent: str) -> int:

@@ -171,6 +171,8 @@ class PostgresIntake:
         else:
             stored = connection.execute(self._intake["stored_ids"]).fetchall()
             ids = {found["ordinal"]: found["example_id"] for found in stored}
+            # somebody may say again what its sender took back
+            connection.execute(self._intake["bring_back"], {"ids": list(ids.values())})
         return AddResult(
             added=added, duplicates=given - added, quarantined=sum(part["quarantined"] for part in parts),
             evicted=sum(part["evicted"] for part in parts),

@@ -65,6 +65,34 @@ class Freeze:
         start_of_minute = moment.replace(second=0, microsecond=0)
         return start_of_minute + timedelta(minutes=(end - minute) % _WEEK)
 
+    def ended(self, now: datetime) -> timedelta | None:
+        """How long ago the window ended, zero inside it; None before its only time.
+
+        >>> monday = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+        >>> str(Freeze.parse("Fri 16:00/Mon 08:00").ended(monday))
+        '1:30:00'
+        """
+        if self.until(now) is not None:
+            return timedelta(0)
+        if self.span is not None:
+            return now - self.span[1] if self.span[1] <= now else None
+        if self.week is None:
+            return None
+        moment = now.astimezone(UTC)
+        since_monday = timedelta(days=moment.weekday(), hours=moment.hour, minutes=moment.minute, seconds=moment.second)
+        return (since_monday - timedelta(minutes=self.week[1])) % timedelta(minutes=_WEEK)
+
+
+def frozen_lately(windows: Iterable[str], now: datetime, seconds: float) -> bool:
+    """Whether a window holds now or ended within so many seconds.
+
+    >>> saturday = datetime(2026, 11, 21, 8, 1, tzinfo=UTC)
+    >>> frozen_lately(["Fri 16:00/Sat 08:00"], saturday, 600.0), frozen_lately(["Fri 16:00/Sat 08:00"], saturday, 60.0)
+    (True, False)
+    """
+    ago = (Freeze.parse(window).ended(now) for window in windows)
+    return any(one is not None and one < max(timedelta(seconds=seconds), timedelta.resolution) for one in ago)
+
 
 def frozen(windows: Iterable[str], now: datetime) -> str | None:
     """Why nothing may be promoted now, in words; None when it may.
