@@ -42,6 +42,8 @@ __all__ = ["create_app", "main", "services_of"]
 
 logger = logging.getLogger(__name__)
 
+_LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
+
 SYNC_SECONDS = 5.0
 MOST_FILES = 65_536
 STORE_WAIT_SECONDS = 2.0  # a gateway that finds no connection in this time takes the store for lost
@@ -170,11 +172,11 @@ def run(settings: Settings) -> None:
 
 def log_at(wanted: str) -> None:
     """Log from that level on; from INFO on, with a warning, where it is none: LOG_LEVEL may be meant for another program."""
-    level = logging.getLevelNamesMapping().get(wanted.strip().upper())
-    logging.basicConfig(
-        level=logging.INFO if level is None else level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    if level is None:
+    name = wanted.strip().upper()
+    known = name in _LEVELS  # libraries add names of their own to logging's
+    level = getattr(logging, name) if known else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if not known:
         logger.warning(
             "log level %r is unknown, INFO is taken; set PERENNIAL_LOG_LEVEL to DEBUG, INFO, WARNING, ERROR or CRITICAL",
             wanted[:40],

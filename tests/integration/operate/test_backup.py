@@ -258,9 +258,10 @@ def test_a_kill_leaves_nothing_behind_and_the_next_try_works(
 
 
 SLOW = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from perennial.stack import backup, dump, restore
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 from perennial.stack.drafts import draft_of
 from perennial.stack.home import Home
 def slow(url, file, snapshot=None):

@@ -24,6 +24,7 @@ def test_a_log_level_of_another_program_does_not_stop_it(
     monkeypatch.delenv("PERENNIAL_LOG_LEVEL", raising=False)
     monkeypatch.setenv("LOG_LEVEL", wanted)
     monkeypatch.setenv("PERENNIAL_HOME", str(tmp_path))
+    logging.addLevelName(5, "TRACE")  # as uvicorn does
     monkeypatch.setattr(logging, "basicConfig", lambda **given: configured.update(given))
     monkeypatch.setattr(data_plane, "run", ran.append)
     data_plane.main()
