@@ -14,7 +14,7 @@ from uuid import UUID
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from perennial.audit.log import MemoryAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.domain.example import Example
 from perennial.domain.job import JobRequest
 from perennial.domain.words import JobStatus, Reason, RolloutAction

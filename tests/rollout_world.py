@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
-from perennial.audit.log import MemoryAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.domain.words import Arm, RolloutState
 from perennial.fleet.agent import Agent, Breaker, Rollout, Task
 from perennial.fleet.loader import Fleet, Member

@@ -10,7 +10,8 @@ from uuid import UUID
 
 import pytest
 
-from perennial.audit.log import AuditLog, MemoryAuditLog, PostgresAuditLog
+from perennial.audit.log import AuditLog, PostgresAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.domain.example import Example
 from perennial.domain.origin import LABEL_CONFLICT, NEW_LABEL, SOURCE_CAP
 from perennial.domain.words import JSON, AsideAction, JobStatus, Priority, Source, State

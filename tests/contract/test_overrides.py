@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from perennial.errors import FleetError, StoreError
-from perennial.fleet.override_store import MemoryOverrides, OverrideStore, PostgresOverrides
+from perennial.fleet.memory_overrides import MemoryOverrides
+from perennial.fleet.override_store import OverrideStore, PostgresOverrides
 from perennial.storage.database import Database as Pool
 from tests.postgres_fixture import Database
 

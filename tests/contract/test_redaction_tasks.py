@@ -10,7 +10,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from perennial.audit.log import AuditLog, MemoryAuditLog, PostgresAuditLog
+from perennial.audit.log import AuditLog, PostgresAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.domain.example import Example
 from perennial.domain.redaction import Doubt
 from perennial.domain.words import JSON, JobStatus, RedactionDecision, State

@@ -18,7 +18,7 @@ def append_once(
 
     A decision is the same when action and subject are.
 
-    >>> from perennial.audit.log import MemoryAuditLog
+    >>> from perennial.audit.memory import MemoryAuditLog
     >>> log = MemoryAuditLog()
     >>> [append_once(log, actor="perennial", action="registered", agent="scout", subject="1.0.1") for _ in range(2)]
     [True, False]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from perennial.domain.words import JSON
@@ -48,7 +44,7 @@ class PostgresOverrides:
         """See ``OverrideStore``."""
         from psycopg.types.json import Jsonb
 
-        values = {**_checked(actor, reason, seconds), "agent": agent, "key": key, "value": Jsonb(value)}
+        values = {**checked(actor, reason, seconds), "agent": agent, "key": key, "value": Jsonb(value)}
         with self._database.connection() as connection:
             row = connection.execute(self._sql["set"], values).fetchone()
         assert row is not None  # INSERT ... RETURNING
@@ -56,7 +52,7 @@ class PostgresOverrides:
 
     def unset(self, agent: str, key: str, *, actor: str, reason: str) -> bool:
         """See ``OverrideStore``."""
-        values = {**_checked(actor, reason, 1.0), "agent": agent, "key": key}
+        values = {**checked(actor, reason, 1.0), "agent": agent, "key": key}
         with self._database.connection() as connection:
             return connection.execute(self._sql["unset"], values).rowcount > 0
 
@@ -72,51 +68,7 @@ class PostgresOverrides:
             return tuple(connection.execute(self._sql["history"], {"agent": agent, "limit": limit}).fetchall())
 
 
-class MemoryOverrides:
-    """The same in memory, for tests and trials without a database; ``clock`` gives UTC times."""
-
-    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._clock = clock
-        self._rows: list[dict[str, Any]] = []
-        self._ids = itertools.count(1)
-        self._guard = threading.Lock()
-
-    def set(self, agent: str, key: str, value: JSON, *, seconds: float, actor: str, reason: str) -> Override:
-        """See ``OverrideStore``."""
-        who = _checked(actor, reason, seconds)
-        return Override(**self._add(agent, key, value, seconds, who))
-
-    def unset(self, agent: str, key: str, *, actor: str, reason: str) -> bool:
-        """See ``OverrideStore``."""
-        who = _checked(actor, reason, 1.0)
-        if not any(one.key == key for one in self.active(agent)):
-            return False
-        self._add(agent, key, None, 0.0, who)
-        return True
-
-    def _add(self, agent: str, key: str, value: JSON, seconds: float, who: Mapping[str, Any]) -> dict[str, Any]:
-        with self._guard:
-            now = self._clock()
-            row = {
-                "id": next(self._ids), "agent": agent, "key": key, "value": value, "actor": who["actor"],
-                "reason": who["reason"], "set_at": now, "until": now + timedelta(seconds=seconds),
-            }  # fmt: skip
-            self._rows.append(row)
-            return row
-
-    def active(self, agent: str | None = None) -> tuple[Override, ...]:
-        """See ``OverrideStore``."""
-        now = self._clock()
-        last = {(row["agent"], row["key"]): row for row in self._rows if agent in (None, row["agent"])}
-        rows = [last[name] for name in sorted(last)]
-        return tuple(Override(**row) for row in rows if row["value"] is not None and row["until"] > now)
-
-    def history(self, agent: str, limit: int = 50) -> tuple[dict[str, Any], ...]:
-        """See ``OverrideStore``."""
-        return tuple(dict(row) for row in reversed(self._rows) if row["agent"] == agent)[:limit]
-
-
-def _checked(actor: str, reason: str, seconds: float) -> dict[str, Any]:
+def checked(actor: str, reason: str, seconds: float) -> dict[str, Any]:
     if not actor.strip() or not reason.strip():
         raise FleetError("an override needs the name of who decides, and a reason")
     if not 0 < seconds <= LONGEST_SECONDS:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from perennial.errors import StackError
 
-_MASK = "***"  # what Airflow shows of a secret
+MASK = "***"  # what Airflow shows of a secret
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -67,28 +67,6 @@ class Target(Protocol):
         ...
 
 
-class MemoryAirflow:
-    """The twin in memory. Like Airflow it shows no password."""
-
-    def __init__(self) -> None:
-        self.known: dict[tuple[Kind, str], dict[str, Any]] = {}
-
-    def find(self, kind: Kind, id: str) -> Mapping[str, Any] | None:
-        """See ``Target.find``."""
-        found = self.known.get((kind, id))
-        if found is None:
-            return None
-        return {name: _MASK if name == "password" and value else value for name, value in found.items()}
-
-    def make(self, entry: Entry) -> None:
-        """See ``Target.make``."""
-        self.known[(entry.kind, entry.id)] = dict(entry.body)
-
-    def change(self, entry: Entry) -> None:
-        """See ``Target.change``."""
-        self.known[(entry.kind, entry.id)].update(entry.body)
-
-
 def apply(entries: Sequence[Entry], target: Target, *, keep: bool = False) -> Iterator[tuple[Entry, Outcome]]:
     """Make Airflow as the entries say, one after the other; a repeat ends in the same state. ``keep`` only makes what is missing."""
     for entry in entries:
@@ -105,7 +83,7 @@ def apply(entries: Sequence[Entry], target: Target, *, keep: bool = False) -> It
             yield entry, Outcome.SAME
             continue
         target.change(entry)
-        masked = all(_MASK in str(present.get(name)) for name in different)
+        masked = all(MASK in str(present.get(name)) for name in different)
         yield entry, Outcome.WRITTEN if masked else Outcome.CHANGED
 
 

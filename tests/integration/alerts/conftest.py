@@ -13,8 +13,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from perennial.alerts.store import MemoryAlerts, PostgresAlerts
-from perennial.audit.log import MemoryAuditLog, PostgresAuditLog
+from perennial.alerts.memory import MemoryAlerts
+from perennial.alerts.store import PostgresAlerts
+from perennial.audit.log import PostgresAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.domain.example import Example
 from perennial.domain.job import JobRequest
 from perennial.domain.words import JobStatus, Reason
@@ -27,7 +29,7 @@ from perennial.ingest.memory import MemoryBuffer
 from perennial.ingest.memory_job_log import MemoryJobLog
 from perennial.registry.ledger import PostgresLedger
 from perennial.registry.memory import MemoryLedger
-from perennial.retention.airflow_runs import MemoryRuns
+from perennial.retention.memory_runs import MemoryRuns
 from perennial.rollout.machine import Plan
 from perennial.rollout.memory import MemoryRollouts
 from perennial.rollout.store import PostgresRollouts

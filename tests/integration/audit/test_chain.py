@@ -11,7 +11,8 @@ import psycopg
 import pytest
 
 from perennial.audit.chain import content_digest, entry, seal_hash
-from perennial.audit.log import AuditLog, MemoryAuditLog, PostgresAuditLog
+from perennial.audit.log import AuditLog, PostgresAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.audit.verification import Report, verify
 from perennial.storage.database import Database as Pool
 from perennial.storage.migrate import migrations

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from perennial.audit.log import MemoryAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.domain.example import Example
 from perennial.domain.job import JobRequest
 from perennial.domain.words import JobStatus, Priority, Reason, Source

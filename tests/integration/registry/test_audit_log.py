@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from perennial.audit.log import AuditLog, MemoryAuditLog, PostgresAuditLog
+from perennial.audit.log import AuditLog, PostgresAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.audit.once import append_once
 from perennial.storage.database import Database as Pool
 from perennial.storage.queries import load

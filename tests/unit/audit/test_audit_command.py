@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from perennial.audit.log import MemoryAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.cli import audit
 
 pytestmark = pytest.mark.req("K70")

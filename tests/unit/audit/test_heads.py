@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from perennial.audit.chain import Seal, seal_hash
 from perennial.audit.heads import HeadFile, Signer, Worth, keep, worth
-from perennial.audit.log import MemoryAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.audit.verification import Chain, Kind
 from perennial.errors import AuditBroken, NotConfigured
 from perennial.flows import sealing

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
-from perennial.audit.log import MemoryAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.domain.example import TrainingRow
 from perennial.domain.job import BatchRef, JobRequest
 from perennial.domain.words import Mode, Reason

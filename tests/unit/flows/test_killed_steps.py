@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from perennial.audit.log import MemoryAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.domain.example import Example, TrainingRow
 from perennial.domain.job import BatchRef, JobRequest
 from perennial.domain.words import Priority, Reason, Source

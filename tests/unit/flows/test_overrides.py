@@ -16,7 +16,7 @@ from perennial.domain.job import BatchRef
 from perennial.domain.words import Mode, Reason
 from perennial.errors import FleetError, NotConfigured, TrainingError
 from perennial.fleet import loader
-from perennial.fleet.override_store import MemoryOverrides
+from perennial.fleet.memory_overrides import MemoryOverrides
 from perennial.flows import fleet_sync, overrides, train
 from perennial.flows.explain import explain
 from perennial.flows.rollout import plan_of

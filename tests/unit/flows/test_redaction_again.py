@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perennial.audit.log import MemoryAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.domain.words import RedactionDecision
 from perennial.fleet.agent import Agent, Task
 from perennial.flows.admission import admit_agent

@@ -16,7 +16,7 @@ from perennial.fleet.agent import Breaker, Rollout
 from perennial.fleet.loader import Fleet
 from perennial.flows import rollout, watch
 from perennial.flows.pause import pause_of
-from perennial.retention.airflow_runs import MemoryRuns
+from perennial.retention.memory_runs import MemoryRuns
 from perennial.rollout.rows import JudgedInput, RolloutRow
 from tests import rollout_world
 from tests.rollout_world import LABELS, Behaviour, Folder, Fused, Killed, RolloutWorld, make_rollout_world

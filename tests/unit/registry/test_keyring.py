@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from perennial.audit.heads import HeadFile, Signer, Worth, keep, worth
-from perennial.audit.log import MemoryAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.domain.model import ModelRef
 from perennial.errors import RegistryError, UntrustedBundle
 from perennial.flows import rotation, sealing

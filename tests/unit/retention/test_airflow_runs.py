@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from perennial.errors import NotConfigured, StoreUnavailable
-from perennial.retention.airflow_runs import AirflowRuns, MemoryRuns, RunHistory
+from perennial.retention.airflow_runs import AirflowRuns, RunHistory
+from perennial.retention.memory_runs import MemoryRuns
 from perennial.settings import Settings
 
 NOW = datetime.now(UTC)

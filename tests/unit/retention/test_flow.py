@@ -12,15 +12,15 @@ from uuid import UUID
 
 import pytest
 
-from perennial.audit.log import MemoryAuditLog
+from perennial.audit.memory import MemoryAuditLog
 from perennial.errors import FilesRemoved, NotConfigured, RegistryError
 from perennial.flows.champion import bundle_folder
 from perennial.flows.retention import Part, check_files_are_there, run_part, told
 from perennial.flows.rollback import rollback_agent
 from perennial.registry.folder_store import FolderStore
 from perennial.registry.memory import MemoryLedger
-from perennial.retention.airflow_runs import MemoryRuns
 from perennial.retention.memory import MemoryRetention, OldRow
+from perennial.retention.memory_runs import MemoryRuns
 from perennial.retention.store import Left, Rows
 from perennial.rollout.targets import FolderTarget
 from perennial.settings import Settings

@@ -18,7 +18,8 @@ from perennial.errors import StackError, StoreUnavailable
 from perennial.settings import Settings
 from perennial.stack import airflow_settings
 from perennial.stack.airflow_api import AirflowApi
-from perennial.stack.airflow_settings import Kind, MemoryAirflow, Outcome, Target, apply, read
+from perennial.stack.airflow_settings import Kind, Outcome, Target, apply, read
+from perennial.stack.memory_airflow import MemoryAirflow
 
 ASTRO = """
 airflow:
