@@ -24,9 +24,10 @@ pytestmark = pytest.mark.req("J110")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Home:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     made = Home(root=tmp_path / "home")
     made.make()
+    monkeypatch.setenv("PERENNIAL_HOME", str(made.root))  # else the settings of a stack in this checkout would count
     (made.root / "settings.json").write_text("{}")
     (made.keys / "signing.pem").write_text("key")
     return made
