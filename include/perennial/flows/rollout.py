@@ -208,12 +208,15 @@ def assess(ports: Ports, row: RolloutRow, *, patient: bool = False) -> RolloutVe
     )  # fmt: skip
 
 
+def _windows(ports: Ports, agent: str) -> tuple[str, ...]:
+    return windows_of(ports.fleet().agent(agent).freeze, ports.settings.freeze)
+
+
 def _frozen_lately(ports: Ports, row: RolloutRow) -> bool:
     if row.parked is not Parked.FREEZE:
         return False
     try:
-        windows = windows_of(ports.fleet().agent(row.agent).freeze, ports.settings.freeze)
-        return frozen_lately(windows, ports.rollouts.now(), row.plan.max_hold_seconds)
+        return frozen_lately(_windows(ports, row.agent), ports.rollouts.now(), row.plan.max_hold_seconds)
     except (NotConfigured, ValueError):
         return True  # it waits still, as `freeze_of` says: nothing may be promoted
 
@@ -225,7 +228,7 @@ def freeze_of(ports: Ports, agent: str) -> str | None:
     keep everything as it is.
     """
     try:
-        windows = windows_of(ports.fleet().agent(agent).freeze, ports.settings.freeze)
+        windows = _windows(ports, agent)
         return frozen(windows, ports.rollouts.now()) if windows else None
     except NotConfigured as error:
         return f"whether {agent} is frozen cannot be read: {error}"

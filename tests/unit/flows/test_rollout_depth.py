@@ -232,6 +232,15 @@ def test_nothing_is_promoted_in_a_freeze_window_and_it_goes_on_by_itself_afterwa
     assert world.audited("1.0.1") == ["promoted"]
 
 
+def _parked_by_a_freeze(until: str = "09:20", **changes: Any) -> tuple[RolloutWorld, RolloutRow]:
+    world = _world(freeze=(f"Wed 09:02/Wed {until}",), **changes)
+    row = _begun(world)
+    world.clock.move(120)
+    world.traffic(900)
+    assert _look(world, row) == "parked"
+    return world, row
+
+
 def _one_error_in_44(world: RolloutWorld) -> None:
     """More failures than the plan allows, and far too few answers to be sure of it."""
     sure = world.rollouts.stats
@@ -245,11 +254,7 @@ def _one_error_in_44(world: RolloutWorld) -> None:
 
 @pytest.mark.req("K39", "K40")
 def test_noise_reverts_no_candidate_that_waits_for_the_end_of_a_freeze(genuine: None) -> None:
-    world = _world(freeze=("Wed 09:02/Wed 09:20",))
-    row = _begun(world)
-    world.clock.move(120)
-    world.traffic(900)
-    assert _look(world, row) == "parked"
+    world, row = _parked_by_a_freeze()
     fair = world.rollouts.stats
     _one_error_in_44(world)
     world.clock.move(700)
@@ -265,11 +270,7 @@ def test_noise_reverts_no_candidate_that_waits_for_the_end_of_a_freeze(genuine: 
 
 @pytest.mark.req("K40")
 def test_patience_ends_some_time_after_a_freeze(genuine: None) -> None:
-    world = _world(freeze=("Wed 09:02/Wed 09:20",))
-    row = _begun(world)
-    world.clock.move(120)
-    world.traffic(900)
-    assert _look(world, row) == "parked"
+    world, row = _parked_by_a_freeze()
     _one_error_in_44(world)
     world.clock.now = world.clock.now.replace(minute=21, second=1)
     assert watch.look(world.ports)[0]["action"] == "rollback"
@@ -277,12 +278,17 @@ def test_patience_ends_some_time_after_a_freeze(genuine: None) -> None:
 
 
 @pytest.mark.req("K40")
+def test_patience_holds_after_a_freeze_that_was_shorter_than_it(genuine: None) -> None:
+    world, row = _parked_by_a_freeze(until="09:04", max_hold_seconds=600.0)
+    _one_error_in_44(world)
+    world.clock.now = world.clock.now.replace(minute=11, second=0)
+    assert watch.look(world.ports)[0]["action"] == "hold"
+    assert world.state(row) is RolloutState.CANARY
+
+
+@pytest.mark.req("K40")
 def test_a_candidate_that_is_surely_bad_goes_back_late_in_a_freeze_too(genuine: None) -> None:
-    world = _world(freeze=("Wed 09:02/Wed 09:20",))
-    row = _begun(world)
-    world.clock.move(120)
-    world.traffic(900)
-    assert _look(world, row) == "parked"
+    world, _ = _parked_by_a_freeze()
     world.behaviours["1.0.1"] = Behaviour(right=0.4)
     world.clock.move(700)
     world.traffic(2000)

@@ -21,7 +21,7 @@ from perennial.serving.errors import ModelFailed, NotServing
 from perennial.serving.gateway import RETRY_REFUSED_SECONDS
 from perennial.serving.orders import Order, Orders
 from perennial.serving.router import share
-from tests.unit.serving.world import PLAN, Fixed, World, in_threads, settle
+from tests.unit.serving.world import PLAN, Fixed, World, in_threads, rolled_back_while_away, settle
 
 
 def _beat(world: World) -> GatewayRow:
@@ -268,26 +268,26 @@ def test_a_failing_candidate_is_recorded_and_the_champion_answers(world: World) 
     assert world.rollouts.stats("scout", "1.0.0", since=None).errors == 0
 
 
+def _ask_for_a_task_that_is_nobodys(world: World, *, times: int) -> None:
+    for number in range(times):
+        with pytest.raises(NotServing, match="quality"):
+            world.gateway.predict("scout", "quality", ["t"], key=f"k{number}")
+    world.recorder.flush()
+    assert not world.rollouts.answers
+
+
 @pytest.mark.req("K40")
 def test_a_task_that_no_version_knows_is_nobodys_failure(world: World) -> None:
     """A fleet file may name a task before any model learned it; who asks for it takes no sound candidate down."""
     world.champion("1.0.0", topic=Fixed("sports"))
     world.candidate("1.0.1", weight=0.25, topic=Fixed("sports"))
-    for number in range(100):
-        with pytest.raises(NotServing, match="quality"):
-            world.gateway.predict("scout", "quality", ["t"], key=f"k{number}")
-    world.recorder.flush()
-    assert not world.rollouts.answers
+    _ask_for_a_task_that_is_nobodys(world, times=100)
 
 
 @pytest.mark.req("K40")
 def test_a_task_that_a_first_version_had_no_rows_for_is_not_its_failure(world: World) -> None:
     world.candidate("1.0.0", topic=Fixed("sports"))
-    for number in range(10):
-        with pytest.raises(NotServing, match="quality"):
-            world.gateway.predict("scout", "quality", ["t"], key=f"k{number}")
-    world.recorder.flush()
-    assert not world.rollouts.answers
+    _ask_for_a_task_that_is_nobodys(world, times=10)
 
 
 @pytest.mark.req("K40")
@@ -363,12 +363,7 @@ def test_with_the_store_away_it_serves_and_rolls_back_and_makes_up_later(tmp_pat
 
 
 def test_a_rollback_here_outlives_the_process_and_gives_way_to_a_newer_change(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.champion("1.0.0")
-    world.champion("1.0.1")
-    world.store.away = True
-    world.gateway.roll_back_here("scout", actor="ana", reason="bad")
-    world.close()
+    world = rolled_back_while_away(tmp_path)
     again = World(tmp_path)
     again.rollouts, again.store._rollouts, again.shelf.models = world.rollouts, world.rollouts, world.shelf.models
     again.settle()

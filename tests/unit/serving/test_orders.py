@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from perennial.serving.orders import Order, Orders
-from tests.unit.serving.world import World
+from tests.unit.serving.world import World, rolled_back_while_away
 
 FIRST = Order(agent="scout", version="1.0.0", epoch=3, actor="ana", reason="it said {so}")
 SECOND = Order(agent="analyst", version="2.0.0", epoch=5, actor="bo", reason="bad")
@@ -86,12 +86,7 @@ def test_orders_are_on_disk_before_they_take_the_place_of_earlier_ones(
 
 
 def test_a_rollback_here_outlives_a_restart_with_the_end_of_its_file_lost(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.champion("1.0.0")
-    world.champion("1.0.1")
-    world.store.away = True
-    world.gateway.roll_back_here("scout", actor="ana", reason="bad")
-    world.close()
+    world = rolled_back_while_away(tmp_path)
     path = tmp_path / "orders.json"
     path.write_text(path.read_text()[:-1])
     again = World(tmp_path)

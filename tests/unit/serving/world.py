@@ -180,3 +180,14 @@ def in_threads(count: int, work: Callable[[int], None]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def rolled_back_while_away(folder: Path) -> World:
+    """A gateway that took 1.0.1 back while the store was away, and then ended."""
+    world = World(folder)
+    world.champion("1.0.0")
+    world.champion("1.0.1")
+    world.store.away = True
+    world.gateway.roll_back_here("scout", actor="ana", reason="bad")
+    world.close()
+    return world
